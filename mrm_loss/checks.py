@@ -1,0 +1,214 @@
+"""Argument checks whose errors name the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def describe(value: Any) -> str:
+    """A value as an error message shows it: tensors by dtype and shape, containers by what they hold."""
+    if isinstance(value, Tensor):
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+    if isinstance(value, (list, tuple)):
+        items = ", ".join(describe(item) for item in value)
+        return f"a {type(value).__name__} of {len(value)}: ({items})"
+    if isinstance(value, dict):
+        return f"a {type(value).__name__} with keys {list(value)}"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    return f"an object of type {type(value).__name__}"
+
+
+def check_int(name: str, value: Any, minimum: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, (bool, Tensor)):
+        raise TypeError(f"{name}: expected an int, got {describe(value)}")
+    if number < minimum:
+        raise ValueError(f"{name}: expected an int of at least {minimum}, got {number}")
+    return number
+
+
+def check_number(name: str, value: Any, minimum: float, *, above: bool = False) -> float:
+    """A finite float of at least `minimum`, or greater than it where `above`."""
+    if isinstance(value, (bool, Tensor, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}: expected a number, got {describe(value)}")
+    number = float(value)
+    if not math.isfinite(number) or number < minimum or (above and number == minimum):
+        bound = "greater than" if above else "of at least"
+        raise ValueError(f"{name}: expected a finite number {bound} {minimum:g}, got {number}")
+    return number
+
+
+def check_ratio(name: str, value: Any) -> float:
+    ratio = check_number(name, value, -math.inf)
+    if not 0 < ratio < 1:
+        raise ValueError(f"{name}: expected a number in (0, 1), got {ratio}")
+    return ratio
+
+
+def check_grid(name: str, value: Any) -> tuple[int, int]:
+    """(rows, cols) of an int or of a pair of ints."""
+    if isinstance(value, (list, tuple)):
+        if len(value) != 2:
+            raise ValueError(f"{name}: expected an int or (rows, cols), got {describe(value)}")
+        return check_int(f"{name} rows", value[0], 1), check_int(f"{name} cols", value[1], 1)
+    side = check_int(name, value, 1)
+    return side, side
+
+
+def check_channels(value: Any) -> list[int | None]:
+    """Channels per level, fine to coarse; None for the levels that pass through."""
+    if isinstance(value, (str, Tensor)) or not isinstance(value, Sequence):
+        return [check_int("encoder_channels", value, 1)]
+    if not value:
+        raise ValueError("encoder_channels: expected the channels of at least one level, got an empty sequence")
+    channels = [None if c is None else check_int(f"encoder_channels[{i}]", c, 0) or None for i, c in enumerate(value)]
+    if channels[-1] is None:
+        raise ValueError(
+            "encoder_channels: expected the channels of the last (coarsest) level, which the tokens are made of, "
+            f"got {describe(value)}"
+        )
+    return channels
+
+
+def check_scale_factors(value: Any, channels: list[int | None]) -> list[int]:
+    """Level rows / grid rows per level; the default halves from level to level."""
+    levels = len(channels)
+    if value is None:
+        return [4] if levels == 1 else [2 ** (levels - 1 - level) for level in range(levels)]
+    if isinstance(value, (str, Tensor)) or not isinstance(value, Sequence):
+        value = [value]
+    if len(value) != levels:
+        raise ValueError(f"scale_factors: expected one int per level ({levels}), got {describe(value)}")
+    # what is given for a level that passes through does not matter
+    return [1 if c is None else check_int(f"scale_factors[{i}]", s, 1) for i, (s, c) in enumerate(zip(value, channels))]
+
+
+def check_levels(feats: Any, channels: list[int | None]) -> list[Any]:
+    """The levels of `feats` as a list, each known to be a (B, C, H, W) tensor unless it passes through."""
+    if isinstance(feats, Tensor):
+        levels: list[Any] = [feats]
+    elif isinstance(feats, (list, tuple)):
+        levels = list(feats)
+    else:
+        hint = "; give list(feats.values())" if isinstance(feats, dict) else ""
+        raise TypeError(
+            f"feats: expected a tensor (B, C, H, W), or a list or tuple of them, got {describe(feats)}{hint}"
+        )
+    if len(levels) != len(channels):
+        raise ValueError(
+            f"feats: expected {len(channels)} level(s), as encoder_channels={channels} says, got {len(levels)}: "
+            f"{describe(feats)}"
+        )
+    last = levels[-1]
+    for i, (level, expected) in enumerate(zip(levels, channels)):
+        if expected is None:
+            continue
+        if not isinstance(level, Tensor) or not level.is_floating_point():
+            raise TypeError(
+                f"feats[{i}]: expected a floating-point tensor (B, {expected}, H, W), got {describe(level)}"
+            )
+        if level.ndim != 4 or level.shape[1] != expected or 0 in level.shape[2:]:
+            hint = ""
+            if level.ndim == 4 and level.shape[3] == expected:
+                hint = "; channels come second: feats.permute(0, 3, 1, 2)"
+            raise ValueError(f"feats[{i}]: expected shape (B, {expected}, H, W), got {describe(level)}{hint}")
+        if isinstance(last, Tensor) and (level.shape[0] != last.shape[0] or level.device != last.device):
+            raise ValueError(
+                f"feats[{i}]: expected the batch size and device of the last level "
+                f"({last.shape[0]} on {last.device}), got {level.shape[0]} on {level.device}"
+            )
+    return levels
+
+
+def check_mask(mask: Any, batch_size: int, grid: tuple[int, int]) -> Tensor:
+    shape = (batch_size, 1, *grid)
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise TypeError(
+            f"mask: expected a bool tensor of shape {shape}, True = masked, got {describe(mask)} "
+            "(a mask with 1 = keep, as in the authors' file, is given as mask == 0)"
+        )
+    if tuple(mask.shape) != shape:
+        raise ValueError(f"mask: expected shape {shape} (batch, 1, grid rows, grid cols), got {tuple(mask.shape)}")
+    return mask
+
+
+def check_labels(labels: Any) -> Tensor:
+    """Integer labels as (B, H, W) of int64."""
+    expected = "an integer tensor of class ids, (B, H, W) or (B, 1, H, W)"
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"pseudo_labels: expected {expected}, got {describe(labels)}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        hint = "; ids of logits are logits.argmax(1)" if labels.is_floating_point() else ""
+        raise TypeError(f"pseudo_labels: expected {expected}, got {describe(labels)}{hint}")
+    if labels.ndim == 4 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 3:
+        raise ValueError(f"pseudo_labels: expected {expected}, got {describe(labels)}")
+    ids: Tensor = labels.long()
+    return ids
+
+
+def check_weights(weights: Any, labels: Tensor) -> Tensor | float:
+    """Pixel weights that broadcast against labels (B, H, W)."""
+    expected = "a number >= 0, or a floating-point tensor (B, H, W), (B, 1, H, W), or (B, 1, 1)"
+    if not isinstance(weights, Tensor):
+        if isinstance(weights, (bool, str)) or not hasattr(weights, "__float__"):
+            raise TypeError(f"pixel_weights: expected {expected}, got {describe(weights)}")
+        return check_number("pixel_weights", weights, 0)
+    if not weights.is_floating_point():
+        raise TypeError(f"pixel_weights: expected {expected}, got {describe(weights)}; use weights.float()")
+    per_pixel: Tensor = weights[:, 0] if weights.ndim == 4 and weights.shape[1] == 1 else weights
+    fits = per_pixel.ndim == 3 and all(w in (1, n) for w, n in zip(per_pixel.shape, labels.shape))
+    if per_pixel.ndim != 0 and not fits:
+        raise ValueError(
+            f"pixel_weights: expected {expected}, for labels of shape {tuple(labels.shape)}, got {describe(weights)}"
+        )
+    return per_pixel
+
+
+def check_like(name: str, tensor: Tensor, batch_size: int, device: torch.device) -> None:
+    """That a tensor belongs to the features: as many images, the same device."""
+    if tensor.device != device:
+        raise ValueError(f"{name}: expected a tensor on {device}, where the features are, got one on {tensor.device}")
+    if tensor.shape[0] != batch_size:
+        raise ValueError(f"{name}: expected {batch_size} image(s), as many as the features, got {tensor.shape[0]}")
+
+
+def check_logits(logits: Any, batch_size: int) -> Tensor:
+    expected = "one floating-point tensor of logits (B, K, h, w)"
+    if not isinstance(logits, Tensor):
+        entry = '["out"]' if isinstance(logits, dict) else "[0]"
+        raise TypeError(
+            f"decoder_fn: expected it to return {expected}, got {describe(logits)}; wrap it:\n"
+            f"    def decoder_fn(feats):\n        return decoder(feats){entry}"
+        )
+    if not logits.is_floating_point():
+        raise TypeError(f"decoder_fn: expected it to return {expected}, got {describe(logits)}")
+    if logits.ndim != 4 or logits.shape[0] != batch_size:
+        raise ValueError(f"decoder_fn: expected it to return {expected} with B={batch_size}, got {describe(logits)}")
+    return logits
+
+
+def check_values(labels: Tensor, weights: Tensor | float, num_classes: int, ignore_index: int) -> None:
+    """Reads label ids and weights (on an accelerator: waits for it) and names those that are wrong."""
+    valid = labels != ignore_index
+    wrong = valid & ((labels < 0) | (labels >= num_classes))
+    if bool(wrong.any()):
+        ids = sorted(set(labels[wrong].tolist()))
+        shown = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
+        raise ValueError(
+            f"pseudo_labels: expected ids in [0, {num_classes}), as many as the decoder returns classes, or "
+            f"ignore_index={ignore_index}, got {shown}"
+        )
+    if isinstance(weights, Tensor) and bool((valid & ~(weights >= 0)).any()):
+        raise ValueError("pixel_weights: expected numbers >= 0 at the pixels that are not ignored, got negative or NaN")

@@ -1,0 +1,244 @@
+"""The Rebuilder: masks an encoder's features and rebuilds them from what is left (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from mrm_loss.checks import (
+    check_channels,
+    check_grid,
+    check_int,
+    check_levels,
+    check_mask,
+    check_number,
+    check_ratio,
+    check_scale_factors,
+)
+from mrm_loss.mask import random_mask
+
+
+class Rebuilder(nn.Module):
+    """Masks 40 % of the features, rebuilds them with two transformer blocks, keeps the rest as it was.
+
+    Args: as `mrm_loss.MRM`, which owns one.
+
+        rebuilder = Rebuilder([64, 128, 320, 512])
+        rebuilt, mask = rebuilder(encoder(images))
+    """
+
+    def __init__(
+        self,
+        encoder_channels: int | Sequence[int | None],
+        *,
+        scale_factors: int | Sequence[int | None] | None = None,
+        mask_ratio: float = 0.4,
+        block_size: int = 1,
+        grid_size: int | tuple[int, int] = 16,
+        embed_dim: int = 512,
+        depth: int = 2,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+    ) -> None:
+        super().__init__()
+        self.encoder_channels = check_channels(encoder_channels)
+        self.scale_factors = check_scale_factors(scale_factors, self.encoder_channels)
+        self.mask_ratio = check_ratio("mask_ratio", mask_ratio)
+        self.block_size = check_int("block_size", block_size, 1)
+        self.grid_size = check_grid("grid_size", grid_size)
+        self.embed_dim = check_int("embed_dim", embed_dim, 4)
+        depth = check_int("depth", depth, 1)
+        num_heads = check_int("num_heads", num_heads, 1)
+        hidden_dim = int(embed_dim * check_number("mlp_ratio", mlp_ratio, 0, above=True))
+        if embed_dim % 4:
+            raise ValueError(f"embed_dim: expected a multiple of 4 (2-D sin-cos position embedding), got {embed_dim}")
+        if embed_dim % num_heads:
+            raise ValueError(f"num_heads: expected a divisor of embed_dim={embed_dim}, got {num_heads}")
+        if hidden_dim < 1:
+            raise ValueError(f"mlp_ratio: expected at least one hidden unit, got {mlp_ratio} of width {embed_dim}")
+
+        last_channels = self.encoder_channels[-1]
+        assert last_channels is not None  # for the type checker: check_channels has seen to it
+        self.embed = nn.Linear(last_channels, embed_dim)
+        self.mask_token = nn.Parameter(torch.empty(embed_dim))
+        self.pos_embed: Tensor
+        self.register_buffer("pos_embed", sincos_position(self.grid_size, embed_dim))
+        self.blocks = nn.ModuleList(Block(embed_dim, num_heads, hidden_dim) for _ in range(depth))
+        self.norm = nn.LayerNorm(embed_dim)
+        self.projectors = nn.ModuleList(
+            nn.Identity() if channels is None else projector(embed_dim, channels, factor)
+            for channels, factor in zip(self.encoder_channels, self.scale_factors)
+        )
+        self.reset_parameters()
+        self._warned_coarse = False
+
+    def reset_parameters(self) -> None:
+        """Draws embedding, blocks and mask token anew: Linear xavier-uniform with zero bias, token N(0, 0.02)."""
+        nn.init.normal_(self.mask_token, std=0.02)
+        for module in [self.embed, *self.blocks.modules()]:
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self, feats: Any, mask: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Any, Tensor]:
+        """Rebuilds the masked cells of every level.
+
+        Args:
+            feats: tensor (B, C, H, W), or list or tuple of them, fine to coarse, one per entry of encoder_channels.
+            mask: bool (B, 1, rows, cols) of the grid, True = masked; drawn where None.
+            generator: draws the mask; a CPU generator also serves features on another device.
+
+        Returns:
+            (rebuilt features, mask): the features in the container, shapes, dtypes and on the device they came in.
+            Where the mask is False they are bit-identical to `feats`.
+
+        Raises:
+            TypeError, ValueError: `feats` or `mask` do not fit.
+        """
+        levels = check_levels(feats, self.encoder_channels)
+        last: Tensor = levels[-1]
+        self._warn_if_coarse(last)
+        batch_size = last.shape[0]
+        if mask is None:
+            mask = random_mask(
+                batch_size, self.grid_size, self.mask_ratio, self.block_size, generator=generator, device=last.device
+            )
+        mask = check_mask(mask, batch_size, self.grid_size).to(last.device)
+
+        tokens = self.rebuild_tokens(last, mask)
+        rebuilt = [
+            level if channels is None else fuse(level, project(tokens), mask)
+            for level, channels, project in zip(levels, self.encoder_channels, self.projectors)
+        ]
+        return _like(feats, rebuilt), mask
+
+    def rebuild_tokens(self, last: Tensor, mask: Tensor) -> Tensor:
+        """Coarsest level (B, C, H, W) and mask (B, 1, rows, cols) -> rebuilt tokens (B, embed_dim, rows, cols)."""
+        rows, cols = self.grid_size
+        last = last.to(self.embed.weight.dtype)
+        # Linear and resize commute (bilinear weights sum to 1): the one that leaves less work to the other goes first
+        if last.shape[-2] * last.shape[-1] > rows * cols:
+            last = resize(last, self.grid_size)
+        z: Tensor = rearrange(self.embed(rearrange(last, "b c h w -> b h w c")), "b h w e -> b e h w")
+        z = rearrange(resize(z, self.grid_size), "b e h w -> b (h w) e")
+
+        z = torch.where(rearrange(mask, "b 1 h w -> b (h w) 1"), self.mask_token.to(z.dtype), z)
+        z = z + self.pos_embed.to(z.dtype)
+        for block in self.blocks:
+            z = block(z)
+        z = rearrange(self.norm(z), "b (h w) e -> b e h w", h=rows)
+        return z
+
+    def _warn_if_coarse(self, last: Tensor) -> None:
+        if torch.compiler.is_compiling() or self._warned_coarse:
+            return
+        (height, width), (rows, cols) = last.shape[-2:], self.grid_size
+        if height < rows or width < cols:
+            self._warned_coarse = True
+            warnings.warn(
+                f"feats: the last level ({height} x {width}) is coarser than the mask's grid ({rows} x {cols}), so it "
+                f"shows what finer levels hide; use grid_size=({min(height, rows)}, {min(width, cols)}) at this size",
+                stacklevel=3,
+            )
+
+    def extra_repr(self) -> str:
+        return (
+            f"encoder_channels={self.encoder_channels}, scale_factors={self.scale_factors}, "
+            f"grid_size={self.grid_size}, mask_ratio={self.mask_ratio}, block_size={self.block_size}"
+        )
+
+
+def fuse(level: Tensor, rebuilt: Tensor, mask: Tensor) -> Tensor:
+    """Residual fusion: rebuilt values where masked, the level's own elsewhere (paper, section 3.2)."""
+    size = level.shape[-2:]
+    masked = F.interpolate(mask.float(), size, mode="nearest").bool()
+    # chosen, not blended: visible values stay bit-identical, and a NaN cannot leak into them
+    return torch.where(masked, resize(rebuilt, size).to(level.dtype), level)
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear (B, C, H, W) -> (B, C, *size), pixel centres as in align_corners=False."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+
+
+def projector(embed_dim: int, channels: int, factor: int) -> nn.Sequential:
+    """Tokens (B, embed_dim, r, c) -> (B, channels, r * 2^n, c * 2^n) with n = floor(log2(factor))."""
+    layers: list[nn.Module] = []
+    width = embed_dim
+    doublings = factor.bit_length() - 1
+    for i in range(doublings):
+        if i > 0:
+            layers += [ChannelNorm(width, eps=1e-6), nn.GELU()]
+        narrow = embed_dim // 2 if i == 0 else embed_dim // 4
+        layers.append(nn.ConvTranspose2d(width, narrow, kernel_size=4, stride=2, padding=1))
+        width = narrow
+    return nn.Sequential(*layers, nn.Conv2d(width, channels, kernel_size=1), ChannelNorm(channels, eps=1e-6))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of (B, C, H, W); free of copies where those lie channels last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rearrange(super().forward(rearrange(x, "b c h w -> b h w c")), "b h w c -> b c h w")
+
+
+class Block(nn.Module):
+    """Pre-norm ViT block on tokens (B, N, dim)."""
+
+    def __init__(self, dim: int, num_heads: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        x = x + self.mlp(self.norm2(x))
+        return x
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention on tokens (B, N, dim)."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        x = rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
+        out: Tensor = self.proj(x)
+        return out
+
+
+def sincos_position(grid_size: tuple[int, int], dim: int) -> Tensor:
+    """Fixed 2-D position table (1, rows * cols, dim): row in the first half of the width, column in the second."""
+    rows, cols = grid_size
+    frequency = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
+
+    def code(positions: int) -> Tensor:
+        angle = torch.arange(positions, dtype=torch.float64)[:, None] * frequency
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+    table = torch.cat([code(rows)[:, None].expand(-1, cols, -1), code(cols)[None].expand(rows, -1, -1)], dim=-1)
+    return rearrange(table, "r c e -> 1 (r c) e").float()
+
+
+def _like(feats: Any, levels: list[Any]) -> Any:
+    if isinstance(feats, Tensor):
+        return levels[0]
+    make = getattr(feats, "_make", type(feats))  # namedtuples take their fields one by one
+    return make(levels)
