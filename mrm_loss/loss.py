@@ -188,7 +188,7 @@ class MRM(nn.Module):
             warnings.warn(
                 "feats: none of the features requires a gradient (the teacher's, or detached?), so the loss does not "
                 "reach the encoder; give the student's features",
-                stacklevel=4,
+                stacklevel=5,  # past nn.Module's two
             )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -146,7 +146,7 @@ class Rebuilder(nn.Module):
             warnings.warn(
                 f"feats: the last level ({height} x {width}) is coarser than the mask's grid ({rows} x {cols}), so it "
                 f"shows what finer levels hide; use grid_size=({min(height, rows)}, {min(width, cols)}) at this size",
-                stacklevel=3,
+                stacklevel=5,  # past nn.Module's two
             )
 
     def extra_repr(self) -> str:
