@@ -2,8 +2,8 @@ import copy
 
 import pytest
 import torch
-from toy import ToyModel, images
 from torch import nn
+from toy import ToyModel, images
 
 from mrm_loss import frozen_norm_stats
 

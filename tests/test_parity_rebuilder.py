@@ -62,5 +62,5 @@ def test_key_maps_are_inverse(name, with_positions):
 
 
 def test_unknown_keys_are_named():
-    with pytest.raises(KeyError, match="decode_head.weight"):
+    with pytest.raises(KeyError, match=r"decode_head\.weight"):
         from_official({"decode_head.weight": torch.zeros(1)})
