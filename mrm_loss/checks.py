@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +25,14 @@ def describe(value: Any) -> str:
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
     return f"an object of type {type(value).__name__}"
+
+
+def warn(message: str) -> None:
+    """Warns at the line of the first caller outside this library and torch."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] in ("mrm_loss", "torch"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def check_int(name: str, value: Any, minimum: int) -> int:
@@ -67,7 +77,11 @@ def check_grid(name: str, value: Any) -> tuple[int, int]:
 
 def check_channels(value: Any) -> list[int | None]:
     """Channels per level, fine to coarse; None for the levels that pass through."""
-    if isinstance(value, (str, Tensor)) or not isinstance(value, Sequence):
+    if isinstance(value, str) or not isinstance(value, (Sequence, int)):
+        raise TypeError(
+            f"encoder_channels: expected an int, or a list or tuple of ints and None, got {describe(value)}"
+        )
+    if not isinstance(value, Sequence):
         return [check_int("encoder_channels", value, 1)]
     if not value:
         raise ValueError("encoder_channels: expected the channels of at least one level, got an empty sequence")
@@ -100,9 +114,8 @@ def check_levels(feats: Any, channels: list[int | None]) -> list[Any]:
     elif isinstance(feats, (list, tuple)):
         levels = list(feats)
     else:
-        hint = "; give list(feats.values())" if isinstance(feats, dict) else ""
         raise TypeError(
-            f"feats: expected a tensor (B, C, H, W), or a list or tuple of them, got {describe(feats)}{hint}"
+            f"feats: expected a tensor (B, C, H, W), or a list or tuple of them, got {describe(feats)}{_give(feats)}"
         )
     if len(levels) != len(channels):
         raise ValueError(
@@ -128,6 +141,17 @@ def check_levels(feats: Any, channels: list[int | None]) -> list[Any]:
                 f"({last.shape[0]} on {last.device}), got {level.shape[0]} on {level.device}"
             )
     return levels
+
+
+def _give(feats: Any) -> str:
+    """What to give instead of a dict of features."""
+    if not isinstance(feats, dict):
+        return ""
+    if "hidden_states" in feats:  # of the transformers library
+        return "; give feats.hidden_states"
+    if len(feats) == 1:
+        return f"; give feats[{next(iter(feats))!r}]"
+    return "; give list(feats.values())"
 
 
 def check_mask(mask: Any, batch_size: int, grid: tuple[int, int]) -> Tensor:
@@ -196,6 +220,11 @@ def check_logits(logits: Any, batch_size: int) -> Tensor:
         raise TypeError(f"decoder_fn: expected it to return {expected}, got {describe(logits)}")
     if logits.ndim != 4 or logits.shape[0] != batch_size:
         raise ValueError(f"decoder_fn: expected it to return {expected} with B={batch_size}, got {describe(logits)}")
+    if logits.shape[1] < 2:
+        raise ValueError(
+            f"decoder_fn: expected logits of at least 2 classes, got {describe(logits)}: cross-entropy over one class "
+            "is always 0; for a binary mask return torch.cat([-logits, logits], dim=1)"
+        )
     return logits
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -20,6 +19,7 @@ from mrm_loss.checks import (
     check_values,
     check_weights,
     describe,
+    warn,
 )
 from mrm_loss.rebuilder import Rebuilder, resize
 
@@ -185,10 +185,9 @@ class MRM(nn.Module):
         used = [f for f, channels in zip(levels, self.rebuilder.encoder_channels) if channels is not None]
         if not any(level.requires_grad for level in used):
             self._warned_detached = True
-            warnings.warn(
+            warn(
                 "feats: none of the features requires a gradient (the teacher's, or detached?), so the loss does not "
-                "reach the encoder; give the student's features",
-                stacklevel=5,  # past nn.Module's two
+                "reach the encoder; give the student's features"
             )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from mrm_loss.checks import (
     check_number,
     check_ratio,
     check_scale_factors,
+    warn,
 )
 from mrm_loss.mask import random_mask
 
@@ -143,10 +143,9 @@ class Rebuilder(nn.Module):
         (height, width), (rows, cols) = last.shape[-2:], self.grid_size
         if height < rows or width < cols:
             self._warned_coarse = True
-            warnings.warn(
+            warn(
                 f"feats: the last level ({height} x {width}) is coarser than the mask's grid ({rows} x {cols}), so it "
-                f"shows what finer levels hide; use grid_size=({min(height, rows)}, {min(width, cols)}) at this size",
-                stacklevel=5,  # past nn.Module's two
+                f"shows what finer levels hide; use grid_size=({min(height, rows)}, {min(width, cols)}) at this size"
             )
 
     def extra_repr(self) -> str:

@@ -230,6 +230,7 @@ def test_warns_once_of_a_level_coarser_than_the_grid():
         rebuilder(feats)
         rebuilder(feats)
     assert len(caught) == 1
+    assert caught[0].filename == __file__
 
 
 def test_keys_are_frozen():
@@ -240,3 +241,11 @@ def test_keys_are_frozen():
     expected |= {f"blocks.{i}.{key}" for i in range(2) for key in block}
     expected |= {f"projectors.{level}.{i}{p}" for level, indices in layers.items() for i in indices for p in linear}
     assert set(Rebuilder([64, 128, 320, 512], **SMALL).state_dict()) == expected
+
+
+def test_visible_positions_pass_gradients_on():
+    rebuilder, feats = Rebuilder(8, **SMALL), torch.randn(2, 8, 4, 4, requires_grad=True)
+    nn.init.zeros_(rebuilder.norm.weight)  # cuts off what flows through the tokens
+    rebuilt, mask = rebuilder(feats)
+    rebuilt.sum().backward()
+    assert torch.equal(feats.grad, (~mask).float().expand_as(feats))

@@ -1,0 +1,92 @@
+"""MIC (Hoyer et al., CVPR 2023) with Masked Representation Modeling.
+
+python examples/train_mic_mrm.py                                         # embedded street scenes, a laptop's CPU
+python examples/train_mic_mrm.py --mrm-weight 0                          # the exact baseline
+python examples/train_mic_mrm.py --method dacs|source-only
+python examples/train_mic_mrm.py --source gta5:PATH --target cityscapes:PATH
+python examples/train_mic_mrm.py --resume runs/mic+mrm-seed0
+torchrun --nproc-per-node=2 examples/train_mic_mrm.py
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from uda.datasets import Batch
+from uda.distributed import mean_over_ranks
+from uda.draws import Draws
+from uda.mixing import mix
+from uda.networks import Segmentor
+from uda.run import train
+from uda.settings import Settings, parse
+from uda.teacher import pseudo_label, update_teacher
+
+from mrm_loss import MRM
+
+
+class Student(nn.Module):
+    """The network that is trained, and the Rebuilder beside it."""
+
+    def __init__(self, network: Segmentor, mrm: MRM | None) -> None:
+        super().__init__()
+        self.network = network
+        self.mrm = mrm
+
+    def forward(
+        self, images: Tensor, labels: Tensor, weights: Tensor | float = 1.0, masked: Tensor | None = None
+    ) -> Tensor:
+        """Cross-entropy of images (B, 3, H, W) or, given masked cells, of their rebuilt features."""
+        feats = self.network.encode(images)
+        if masked is None:
+            return self.network.loss(feats, labels, weights)
+        return self.mrm(feats, self.network.decode, labels, weights, mask=masked)
+
+
+def train_step(
+    step: int, batch: Batch, student: Student, teacher: Segmentor, cfg: Settings, draws: Draws
+) -> dict[str, Tensor]:
+    """One step of MIC. Every loss is followed at once by its backward, so that memory is that of one pass."""
+    if step < 0 or cfg.method == "source-only":
+        images = draws.colours("source", batch.source_images) if cfg.augment_source else batch.source_images
+        loss_source = student(images, batch.source_labels)
+        loss_source.backward()
+        return {"source": loss_source.detach()}
+    if step > 0:
+        update_teacher(teacher, student.network, step, cfg.alpha)
+
+    # supervised, on the source
+    loss_source = student(batch.source_images, batch.source_labels)
+    loss_source.backward()
+
+    # pseudo-labels of the target; one weight for all of it: the share of confident pixels
+    with torch.no_grad():
+        labels, weights = pseudo_label(teacher.predict(batch.target_images), cfg.threshold)
+    weights = mean_over_ranks(weights) * batch.target_trusted
+
+    # ClassMix: half of the source's classes, pasted on the target (MIC draws from the batch, DACS from each image)
+    pasted = draws.pasted(batch.source_labels, per_image=cfg.method == "dacs")
+    mixed = draws.colours("mixed", mix(pasted, batch.source_images, batch.target_images))
+    mixed_labels = mix(pasted, batch.source_labels, labels)
+    mixed_weights = mix(pasted, torch.ones_like(weights), weights)
+    loss_mixed = student(mixed, mixed_labels, mixed_weights)
+    loss_mixed.backward()
+    losses = {"source": loss_source, "mixed": loss_mixed, "trust": weights.mean()}
+
+    # masked image consistency: the target with blocks removed must give the same pseudo-labels
+    if cfg.method == "mic":
+        images = draws.colours("mic", batch.target_images) * draws.kept(batch.target_images)
+        loss_masked = cfg.mic_weight * student(images, labels, weights)
+        loss_masked.backward()
+        losses["masked"] = loss_masked
+
+    # masked representation modeling, on the target
+    if student.mrm is not None:
+        images = draws.colours("mrm", batch.target_images) if cfg.mrm_augment else batch.target_images
+        loss_mrm = student(images, labels, weights, masked=draws.masked(images))
+        loss_mrm.backward()
+        losses["mrm"] = loss_mrm
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
+if __name__ == "__main__":
+    train(parse(__doc__, ("mic", "dacs", "source-only"), "mic"), Student, train_step)

@@ -1,0 +1,55 @@
+"""Several processes, as torchrun starts them: who am I, and sums over all."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def start_processes(device_name: str) -> torch.device:
+    """Joins the processes that torchrun started, if it did; returns this one's device."""
+    if device_name == "auto":
+        device_name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device(device_name, local_rank) if device_name == "cuda" else torch.device(device_name)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def rank_and_world() -> tuple[int, int]:
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum of every process's tensor, in place."""
+    if rank_and_world()[1] > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """The mean of every process's tensor, in place."""
+    return sum_over_ranks(x).div_(rank_and_world()[1])
+
+
+def average_gradients(module: nn.Module) -> None:
+    """Averages gradients over the processes, once per step.
+
+    Every loss has its own backward and none touches every parameter, which DistributedDataParallel's bookkeeping is
+    not made for; one explicit reduction serves all methods. Which parameters have a gradient depends on the step
+    alone, so that the processes agree on it.
+    """
+    if rank_and_world()[1] == 1:
+        return
+    grads = [p.grad for p in module.parameters() if p.grad is not None]
+    flat = mean_over_ranks(torch.cat([g.flatten() for g in grads]))
+    for g, part in zip(grads, flat.split([g.numel() for g in grads])):
+        g.copy_(part.view_as(g))

@@ -1,0 +1,125 @@
+"""Encoders: a thin wrapper around those of segmentation_models_pytorch, with ImageNet weights by name or from a file.
+
+The library's MiT encoders have the keys and shapes of SegFormer's and stochastic depth 0.1 growing linearly with
+depth. Mind that SegFormer's weights may be used for research only; the ResNets' may be used by anyone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+_LEVELS = 4
+
+
+class Encoder(nn.Module):
+    """The last four levels of a segmentation_models_pytorch encoder.
+
+    Args:
+        name: "mit_b0" to "mit_b5", "resnet50", "resnet101" or any other of the library's names.
+        weights: "imagenet" downloads them once from the hub; None starts from random weights; anything else is a
+            path to a file (see `load_encoder_weights`).
+        output_stride: pixels of the image per cell of the last level: 32, or 16 or 8 where strides give way to
+            dilations (ResNets). DeepLabV2 uses 8.
+        drop_path: largest probability of skipping a MiT's residual branch, growing linearly from zero over its
+            blocks; the published 0.1 where None.
+
+    `out_channels` holds the channels of the four levels, fine to coarse, and `strides` their pixels per cell.
+    """
+
+    def __init__(
+        self, name: str, weights: str | None = None, output_stride: int = 32, drop_path: float | None = None
+    ) -> None:
+        from segmentation_models_pytorch.encoders import get_encoder
+
+        super().__init__()
+        if output_stride != 32 and name.startswith("mit_"):
+            raise ValueError(f"output_stride: expected 32 for {name}, which cannot be dilated, got {output_stride}")
+        hub = weights if weights == "imagenet" else None
+        try:
+            self.body = get_encoder(name, weights=hub, output_stride=output_stride)
+        except KeyError as error:
+            raise ValueError(f"name: expected an encoder of segmentation_models_pytorch; {error.args[0]}") from error
+        except Exception as error:
+            if hub is None:
+                raise
+            raise RuntimeError(_how_to_fetch(name, error)) from error
+        if drop_path is not None:
+            _set_drop_path(self.body, drop_path)
+        if weights is not None and hub is None:
+            load_encoder_weights(self.body, weights)
+        self.name = name
+        self.output_stride = output_stride
+        self.out_channels = list(self.body.out_channels[-_LEVELS:])
+        self.strides = [min(4 * 2**level, output_stride) for level in range(_LEVELS)]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) to four levels (B, C_l, h_l, w_l), fine to coarse, from stride 4 on.
+
+        What the library returns besides, the image itself and a level at stride 2, is left out.
+        """
+        return cast("list[Tensor]", self.body(images)[-_LEVELS:])
+
+
+def _set_drop_path(body: nn.Module, rate: float) -> None:
+    """Rescale the stochastic depth that the library built, which grows linearly over the blocks."""
+    layers: list[Any] = [module for module in body.modules() if type(module).__name__ == "DropPath"]
+    if rate > 0 and not layers:
+        raise ValueError(f"drop_path: expected None, {type(body).__name__} has no stochastic depth, got {rate}")
+    largest = max((layer.drop_prob for layer in layers), default=1.0)
+    for layer in layers:
+        layer.drop_prob *= rate / largest
+
+
+def load_encoder_weights(encoder: nn.Module, path: str | Path) -> None:
+    """Load ImageNet weights from a local file into an encoder, strictly but for the classifier.
+
+    Reads `.safetensors` (the hub's files) and what `torch.load(weights_only=True)` reads: SegFormer's mit_b*.pth,
+    torchvision's resnet*.pth, each bare or under "state_dict", with or without a "backbone." prefix.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: keys or shapes do not fit; the message lists the first of them.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'encoder weights: expected "imagenet" or a file, found no file {path}')
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+    prefix = "backbone."
+    if any(key.startswith(prefix) for key in state):
+        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    classifier = {"head.weight", "head.bias", "fc.weight", "fc.bias"}
+    state = {key: value for key, value in state.items() if key not in classifier}
+    own = encoder.state_dict()
+    wrong = [key for key in sorted(own.keys() | state.keys()) if not _fits(key, own, state)]
+    if wrong:
+        shown = ", ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else "")
+        raise ValueError(f"encoder weights: {path} does not fit the encoder in {len(wrong)} of its entries: {shown}")
+    nn.Module.load_state_dict(encoder, {**own, **state})
+
+
+def _fits(key: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> bool:
+    if key not in state:
+        return key.endswith("num_batches_tracked")  # older files lack it
+    return key in own and own[key].shape == state[key].shape
+
+
+def _how_to_fetch(name: str, error: Exception) -> str:
+    from segmentation_models_pytorch.encoders import encoders
+
+    settings = encoders[name]["pretrained_settings"]["imagenet"]
+    url = f"https://huggingface.co/{settings['repo_id']}/resolve/{settings['revision']}/model.safetensors"
+    return (
+        f"the ImageNet weights of {name} could not be fetched ({type(error).__name__}: {error}). Download\n"
+        f"    {url}\n"
+        "on a machine with a connection and give its path as the encoder weights: --encoder-weights PATH"
+    )

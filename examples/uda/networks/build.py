@@ -1,0 +1,71 @@
+"""From names to networks."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .backbones import Encoder
+from .daformer import DAFormerHead
+from .deeplabv2 import DeepLabV2Head
+from .deeplabv3plus import DeepLabV3PlusHead
+from .hrda import HRDA, HRDADecoder
+from .segmentor import Segmentor
+from .small import SmallDecoder, SmallEncoder
+
+DECODERS = ("daformer", "deeplabv2", "deeplabv3plus", "small")
+
+
+def build_network(
+    encoder: str = "mit_b5",
+    decoder: str = "daformer",
+    num_classes: int = 19,
+    *,
+    hrda: bool = False,
+    encoder_weights: str | None = None,
+    embed_dim: int = 256,
+    attention_dim: int | None = None,
+    dropout: float = 0.1,
+    drop_path: float | None = None,
+    detail_crop: int = 512,
+    detail_weight: float = 0.1,
+) -> Segmentor:
+    """Build a network at one resolution or, with `hrda`, at two.
+
+    Args:
+        encoder: a name of segmentation_models_pytorch, such as "mit_b5" or "resnet101", or "small".
+        decoder: "daformer" (on encoders at stride 32), "deeplabv2" or "deeplabv3plus" (at stride 8), or "small", which
+            goes with the small encoder and only with it.
+        num_classes: K.
+        hrda: whether to look at a context and a detail resolution.
+        encoder_weights: "imagenet", a file, or None for random weights.
+        embed_dim: width of DAFormer's decoder.
+        attention_dim: width of HRDA's scale attention; `embed_dim` where None.
+        dropout: channel dropout of DAFormer's decoder.
+        drop_path: stochastic depth of a MiT encoder; the published 0.1 where None.
+        detail_crop: edge in pixels of HRDA's detail crop.
+        detail_weight: share of the detail crop's own loss.
+    """
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder: expected one of {DECODERS}, got {decoder!r}")
+    if (encoder == "small") != (decoder == "small"):
+        raise ValueError(f'decoder: expected "small" with the encoder "small" alone, got {decoder!r} with {encoder!r}')
+    body: SmallEncoder | Encoder
+    if encoder == "small":
+        body = SmallEncoder()
+    else:
+        body = Encoder(encoder, encoder_weights, output_stride=32 if decoder == "daformer" else 8, drop_path=drop_path)
+
+    def head(width: int, fusion: str) -> nn.Module:
+        if decoder == "small":
+            return SmallDecoder(num_classes)
+        if decoder == "deeplabv2":
+            return DeepLabV2Head(body.out_channels, num_classes)
+        if decoder == "deeplabv3plus":
+            return DeepLabV3PlusHead(body.out_channels, num_classes)
+        return DAFormerHead(body.out_channels, num_classes, width, fusion, dropout)
+
+    if not hrda:
+        return Segmentor(body, head(embed_dim, "aspp"))
+    stride = 8 if decoder == "deeplabv2" else 4
+    both = HRDADecoder(head(embed_dim, "aspp"), head(attention_dim or embed_dim, "conv"), stride)
+    return HRDA(body, both, detail_crop, detail_weight=detail_weight)

@@ -1,0 +1,214 @@
+"""HRDA (Hoyer et al., ECCV 2022): a large low-resolution context crop and a small high-resolution detail crop.
+
+    box = network.draw_box(images.shape[-2:], generator)   # one detail crop for the whole batch
+    feats = network.encode(images, box)                    # context levels and detail levels
+    loss = network.loss(feats, labels, weights)            # fused and detail logits
+    logits = network.predict(images)                       # detail everywhere, by overlapping crops
+
+The methods are those of `Segmentor`, so that one training step serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .segmentor import Levels, Segmentor, pixel_loss
+from .sliding import Box, merge, sliding_boxes
+
+
+class HRDAFeatures(NamedTuple):
+    """What `HRDA.encode` returns.
+
+    context: levels of the whole image at half scale, (B, C_l, h_l, w_l) each.
+    detail: levels of the crops at full scale, (N * B, C_l, h'_l, w'_l) each: the batch of the first crop, and so on.
+    boxes: the N crops in pixels of the full-scale image.
+    """
+
+    context: Levels
+    detail: Levels
+    boxes: list[Box]
+
+
+class HRDALogits(NamedTuple):
+    """What `HRDADecoder` returns.
+
+    fused: (B, K, H / s, W / s) with the head's stride s.
+    context: (B, K, H / 2s, W / 2s), already multiplied by 1 - attention.
+    detail: (N * B, K, h / s, w / s).
+    attention: (B, K, H / 2s, W / 2s), how far each class trusts the detail; zero where there is none.
+    """
+
+    fused: Tensor
+    context: Tensor
+    detail: Tensor
+    attention: Tensor
+
+
+class HRDADecoder(nn.Module):
+    """One head for both resolutions and a second that weighs them (the paper's "Multi-Resolution Fusion").
+
+    Args:
+        head: levels to logits (B, K, h, w).
+        attention: levels to scores (B, K, h, w), or (B, 1, h, w) for one weight for all classes.
+        stride: pixels per cell of the head's logits: 4 with DAFormer's head, 8 with DeepLabV2's.
+        context_scale: scale of the context images, the inverse of a whole number.
+    """
+
+    def __init__(self, head: nn.Module, attention: nn.Module, stride: int = 4, context_scale: float = 0.5) -> None:
+        super().__init__()
+        self.head = head
+        self.attention = attention
+        self.stride = stride
+        self.context_stride = round(stride / context_scale)  # in pixels of the full-scale image
+
+    def forward(self, feats: HRDAFeatures) -> HRDALogits:
+        context = self.head(feats.context)  # (B, K, H / 2s, W / 2s)
+        detail = self.head(feats.detail)  # (N * B, K, h / s, w / s)
+        attention = torch.sigmoid(self.attention(feats.context))
+        attention = attention * self._covered(feats.boxes, context)
+        context = (1 - attention) * context
+
+        factor = self.context_stride // self.stride
+        size = (context.shape[-2] * factor, context.shape[-1] * factor)
+        merged = merge(detail, [box.scale(self.stride) for box in feats.boxes], size)
+        fused = _upsample(attention, size) * merged + _upsample(context, size)
+        return HRDALogits(fused, context, detail, attention)
+
+    def _covered(self, boxes: list[Box], context: Tensor) -> Tensor:
+        """(1, 1, H / 2s, W / 2s): 1 where a detail crop lies, 0 elsewhere."""
+        covered = context.new_zeros(1, 1, *context.shape[-2:])
+        for box in boxes:
+            box.scale(self.context_stride).crop(covered).fill_(1)
+        return covered
+
+
+class HRDA(Segmentor):
+    """Two resolutions, one encoder, one decoder.
+
+    Args:
+        encoder: images to levels, fine to coarse; sees both resolutions.
+        decoder: see `HRDADecoder`.
+        detail_crop: edge in pixels of the detail crops; a multiple of the decoder's context stride.
+        context_scale: scale of the context images.
+        detail_weight: share of the detail crop's own cross-entropy in the loss.
+        context_weight: share of the context's own; zero in HRDA's published configurations.
+
+    Image sides given to `encode` must be multiples of the decoder's context stride (8 pixels with DAFormer's head);
+    `predict` takes any.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: HRDADecoder,
+        detail_crop: int = 512,
+        context_scale: float = 0.5,
+        detail_weight: float = 0.1,
+        context_weight: float = 0.0,
+    ) -> None:
+        super().__init__(encoder, decoder)
+        if detail_crop < 1 or detail_crop % decoder.context_stride:
+            raise ValueError(f"detail_crop: expected a multiple of {decoder.context_stride} pixels, got {detail_crop}")
+        self.grid = decoder.context_stride  # full-scale pixels per cell of the context logits: where crops may lie
+        self.detail_crop = detail_crop
+        self.context_scale = context_scale
+        self.detail_weight = detail_weight
+        self.context_weight = context_weight
+
+    @property
+    def used_channels(self) -> list[int | None]:
+        """Channels of the levels, None for those the head ignores; the Rebuilder serves both resolutions."""
+        return list(getattr(self.decoder.head, "used_channels", self.encoder.out_channels))
+
+    def draw_box(self, size: tuple[int, int], generator: torch.Generator | None = None) -> Box:
+        """Draw the detail crop of a training step, on the grid of the context logits.
+
+        As in HRDA's code the last position that would fit is never drawn.
+
+        Args:
+            size: (H, W) of the full-scale images.
+            generator: CPU generator; the global CPU RNG by default.
+        """
+        edges = []
+        for length in size:
+            crop = min(self.detail_crop, length)
+            positions = max((length - crop + 1) // self.grid, 1)
+            start = int(torch.randint(positions, (), generator=generator)) * self.grid
+            edges += [start, start + crop]
+        return Box(*edges)
+
+    def encode(self, images: Tensor, box: Box | None = None) -> HRDAFeatures:
+        """Encode both resolutions.
+
+        Args:
+            images: (B, 3, H, W) at full scale.
+            box: the detail crop of a training step; None for crops over the whole image that overlap by half.
+        """
+        size = (images.shape[-2], images.shape[-1])
+        if size[0] % self.grid or size[1] % self.grid:
+            raise ValueError(f"images: expected sides divisible by {self.grid}, got {size}; predict takes any")
+        boxes = [box] if box is not None else sliding_boxes(size, self.detail_crop, self._detail_stride())
+        context = self.encoder(self.context_images(images))
+        detail = self.encoder(torch.cat([crop.crop(images) for crop in boxes]))
+        return HRDAFeatures(context, detail, boxes)
+
+    def _detail_stride(self) -> int:
+        return max(self.detail_crop // 2 // self.grid, 1) * self.grid
+
+    def decode(self, feats: HRDAFeatures) -> Tensor:
+        """Features to the fused logits (B, K, H / s, W / s)."""
+        return self.decode_parts(feats).fused
+
+    def decode_parts(self, feats: HRDAFeatures) -> HRDALogits:
+        """Features to fused, context and detail logits and the attention."""
+        logits: HRDALogits = self.decoder(feats)
+        return logits
+
+    def predict(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to logits (B, K, H, W); any size that the encoder takes at half scale."""
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (0, -width % self.grid, 0, -height % self.grid), mode="replicate")
+        return _upsample(self(padded), padded.shape[-2:])[..., :height, :width]
+
+    def loss_parts(self, feats: HRDAFeatures, labels: Tensor, weights: Tensor | float = 1.0) -> dict[str, Tensor]:
+        """(1 - d - c) * CE(fused), d * CE(detail) and c * CE(context), with d = detail_weight and c = context_weight.
+
+        Args:
+            feats: what `encode` with a box or `rebuild` returned.
+            labels: (B, H, W) int64 at full scale, 255 where ignored.
+            weights: (B, H, W) or a number.
+        """
+        if len(feats.boxes) != 1:
+            raise ValueError(f"feats: expected one detail crop, got {len(feats.boxes)}; give encode a box")
+        box = feats.boxes[0]
+        logits = self.decode_parts(feats)
+        rest = 1 - self.detail_weight - self.context_weight
+        parts = {"fused": rest * pixel_loss(logits.fused, labels, weights)}
+        if self.detail_weight > 0:
+            trust = box.crop(weights) if isinstance(weights, Tensor) and weights.ndim >= 2 else weights
+            parts["detail"] = self.detail_weight * pixel_loss(logits.detail, box.crop(labels), trust)
+        if self.context_weight > 0:
+            parts["context"] = self.context_weight * pixel_loss(logits.context, labels, weights)
+        return parts
+
+    def rebuild(self, feats: HRDAFeatures, rebuild: Callable[[Levels], Levels]) -> HRDAFeatures:
+        """Both resolutions through one Rebuilder, called once for each, so that their masks are independent."""
+        return feats._replace(context=rebuild(feats.context), detail=rebuild(feats.detail))
+
+    def context_images(self, images: Tensor) -> Tensor:
+        """The images at the context's scale."""
+        height, width = (round(edge * self.context_scale) for edge in images.shape[-2:])
+        return _upsample(images, (height, width))
+
+    def context_levels(self, feats: HRDAFeatures) -> Levels:
+        """The context's levels, which the feature distance compares."""
+        return feats.context
+
+
+def _upsample(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)

@@ -1,0 +1,103 @@
+"""An encoder and a decoder, with what self-training asks of them.
+
+    feats = network.encode(images)
+    loss = network.loss(feats, labels, weights)                        # decodes; weighted cross-entropy
+    rebuilt = network.rebuild(feats, lambda levels: mrm.rebuild(levels)[0])
+    loss = network.loss(rebuilt, labels, weights)                      # the loss of Masked Representation Modeling
+    logits = network.predict(images)                                   # at the size of the images
+
+`HRDA` offers the same methods for two resolutions, so that one training step serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mrm_loss import weighted_cross_entropy
+
+from .sliding import Box
+
+Levels = list[Tensor]  # (B, C_l, h_l, w_l) each, fine to coarse
+Features = Any  # what a network's own encode returns: Levels here, HRDAFeatures in HRDA
+
+
+class Segmentor(nn.Module):
+    """Encoder and decoder at one resolution: DACS and DAFormer.
+
+    Args:
+        encoder: images to levels, fine to coarse; `out_channels` holds their channels.
+        decoder: levels to logits (B, K, h, w); `used_channels`, where it has that, None for the levels it ignores.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    @property
+    def used_channels(self) -> list[int | None]:
+        """Channels of the levels, None for those the decoder ignores: what the Rebuilder is built with."""
+        return list(getattr(self.decoder, "used_channels", self.encoder.out_channels))
+
+    def draw_box(self, size: tuple[int, int], generator: torch.Generator | None = None) -> Box | None:
+        """Only HRDA looks at a random crop in more detail: None, and no random number drawn."""
+        return None
+
+    def encode(self, images: Tensor, box: Box | None = None) -> Features:
+        """(B, 3, H, W) to levels fine to coarse."""
+        if box is not None:
+            raise ValueError(f"box: expected None, this network has one resolution, got {box}")
+        return self.encoder(images)
+
+    def decode(self, feats: Features) -> Tensor:
+        """Levels to logits (B, K, h, w) at the decoder's stride."""
+        logits: Tensor = self.decoder(feats)
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to logits (B, K, h, w) at the decoder's stride."""
+        return self.decode(self.encode(images))
+
+    def predict(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to logits (B, K, H, W)."""
+        return F.interpolate(self(images), images.shape[-2:], mode="bilinear", align_corners=False)
+
+    def loss(self, feats: Features, labels: Tensor, weights: Tensor | float = 1.0) -> Tensor:
+        """Weighted cross-entropy of the decoded levels, over all pixels.
+
+        Args:
+            feats: what `encode` or `rebuild` returned.
+            labels: (B, H, W) int64, 255 where ignored; the logits are resized to them.
+            weights: (B, H, W) or a number.
+        """
+        return torch.stack(list(self.loss_parts(feats, labels, weights).values())).sum()
+
+    def loss_parts(self, feats: Features, labels: Tensor, weights: Tensor | float = 1.0) -> dict[str, Tensor]:
+        """The summands of `loss` by name; HRDA has several."""
+        return {"segmentation": pixel_loss(self.decode(feats), labels, weights)}
+
+    def rebuild(self, feats: Features, rebuild: Callable[[Levels], Levels]) -> Features:
+        """The levels as `rebuild`, the Rebuilder, returns them."""
+        return rebuild(feats)
+
+    def context_images(self, images: Tensor) -> Tensor:
+        """The images as the levels of `context_levels` saw them, for the ImageNet encoder of the feature distance."""
+        return images
+
+    def context_levels(self, feats: Features) -> Levels:
+        """The levels that the feature distance compares."""
+        levels: Levels = feats
+        return levels
+
+
+def pixel_loss(logits: Tensor, labels: Tensor, weights: Tensor | float = 1.0) -> Tensor:
+    """Cross-entropy at the resolution of the labels, mean over all pixels, ignored ones included."""
+    if logits.itemsize < 4:
+        logits = logits.float()
+    logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+    return weighted_cross_entropy(logits, labels, weights)

@@ -1,0 +1,91 @@
+"""Windows over an image: where they lie, and predictions averaged over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels; `bottom` and `right` are exclusive."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def crop(self, x: Tensor) -> Tensor:
+        """The rectangle of (..., H, W)."""
+        return x[..., self.top : self.bottom, self.left : self.right]
+
+    def scale(self, divisor: int) -> Box:
+        """The rectangle on a grid of `divisor` pixels per cell."""
+        if any(edge % divisor for edge in self):
+            raise ValueError(f"box: expected edges divisible by {divisor}, got {tuple(self)}")
+        return Box(*(edge // divisor for edge in self))
+
+
+def sliding_boxes(size: tuple[int, int], window: int, stride: int) -> list[Box]:
+    """Windows row by row that cover an image; the last of a row or column is moved back inside.
+
+    Args:
+        size: (H, W).
+        window: edge of a window in pixels; cut to the image where that is smaller.
+        stride: pixels from one window to the next, at most `window`.
+    """
+    if not 0 < stride <= window:
+        raise ValueError(f"stride: expected 1 to {window} pixels, the window, got {stride}")
+    (tops, height), (lefts, width) = (_starts(edge, window, stride) for edge in size)
+    return [Box(top, top + height, left, left + width) for top in tops for left in lefts]
+
+
+def _starts(length: int, window: int, stride: int) -> tuple[list[int], int]:
+    window = min(window, length)
+    steps = -(-(length - window) // stride)  # rounded up
+    return [min(step * stride, length - window) for step in range(steps + 1)], window
+
+
+def merge(parts: Tensor, boxes: list[Box], size: tuple[int, int]) -> Tensor:
+    """Put predictions back where their boxes lie, averaged where boxes overlap and zero where none lies.
+
+    Args:
+        parts: (N * B, K, h, w), the batch of the first box, then of the second, and so on.
+        boxes: N boxes on a grid of (h, w) cells each.
+        size: (H, W) of the result on that grid.
+
+    Returns:
+        (B, K, H, W).
+    """
+    chunks = parts.chunk(len(boxes))
+    total = parts.new_zeros(*chunks[0].shape[:2], *size)
+    count = parts.new_zeros(size)
+    for chunk, box in zip(chunks, boxes, strict=True):
+        box.crop(total).add_(chunk)
+        box.crop(count).add_(1)
+    return total / count.clamp(min=1)
+
+
+@torch.no_grad()
+def sliding_predict(
+    predict: Callable[[Tensor], Tensor], images: Tensor, window: int = 1024, stride: int = 512, batched: bool = False
+) -> Tensor:
+    """Logits averaged over overlapping windows, as HRDA and MIC are evaluated.
+
+    Args:
+        predict: images to logits of the same size, such as `network.predict`.
+        images: (B, 3, H, W).
+        window: edge of a window in pixels.
+        stride: pixels from one window to the next.
+        batched: one call with all windows in place of one call per window: faster, more memory.
+
+    Returns:
+        (B, K, H, W).
+    """
+    size = (images.shape[-2], images.shape[-1])
+    boxes = sliding_boxes(size, window, stride)
+    crops = [box.crop(images) for box in boxes]
+    parts = predict(torch.cat(crops)) if batched else torch.cat([predict(crop) for crop in crops])
+    return merge(parts, boxes, size)

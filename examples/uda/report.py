@@ -1,0 +1,121 @@
+"""Pictures of a run: curves of losses and mIoU, and a panel of predictions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .labels import CITYSCAPES, CITYSCAPES_COLOURS, IGNORE, colourise
+from .rng import generator
+from .transforms import normalise
+
+SMOOTHING = 0.9
+
+
+def draw_curves(metrics: Path, path: Path, first_step: int) -> None:
+    """Losses (smoothed) and mIoU over the steps of a metrics.jsonl; a line where self-training begins."""
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    names = sorted({key for row in rows for key in row} - {"step", "trust", "seconds_per_step"})
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+    for name in names:
+        steps = [row["step"] for row in rows if name in row]
+        values = [row[name] for row in rows if name in row]
+        if name.startswith("miou_"):
+            right.plot(steps, values, marker="o", markersize=4, label=name.removeprefix("miou_"))
+        else:
+            left.plot(steps, smooth(values), label=name)
+    for axes, title in ((left, "training loss"), (right, "mIoU on target validation (%)")):
+        if first_step:
+            axes.axvline(first_step, color="0.7", linewidth=1, linestyle="--", zorder=0)
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.lines[first_step > 0 :]:
+            axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def smooth(values: list[float]) -> list[float]:
+    """Exponential moving average, without the bias of its start."""
+    average, weight, out = 0.0, 0.0, []
+    for value in values:
+        average = SMOOTHING * average + (1 - SMOOTHING) * value
+        weight = SMOOTHING * weight + (1 - SMOOTHING)
+        out.append(average / weight)
+    return out
+
+
+@torch.no_grad()
+def draw_panel(run: Any, path: Path, count: int = 4) -> None:
+    """Rows of target validation images: truth, pseudo-label, mask, prediction from rebuilt features, prediction."""
+    network, teacher, mrm = run.student.network.eval(), run.teacher.eval(), run.student.mrm
+    rows, seen = [], set()
+    for index in np.linspace(0, len(run.validation) - 1, count).astype(int).tolist():
+        image, truth = run.validation.image(index), run.validation.labels(index).numpy()
+        x = normalise(image)[None].to(run.device)
+        size = x.shape[-2:]
+        columns = {"image": to_picture(image), "ground truth": colourise(truth, CITYSCAPES_COLOURS)}
+        columns["pseudo-label"] = in_colour(teacher.predict(x))
+        if mrm is not None:
+            rebuilt, mask = mrm.rebuild(network.encode(x), generator=generator(run.settings.seed, "panel", index))
+            columns["mask"] = veil(to_picture(image), F.interpolate(mask.float(), size)[0, 0].cpu().bool().numpy())
+            logits = F.interpolate(network.decode(rebuilt), size, mode="bilinear", align_corners=False)
+            columns["from rebuilt features"] = in_colour(logits)
+        columns["prediction"] = in_colour(network.predict(x))
+        rows.append(columns)
+        seen |= set(np.unique(truth).tolist()) - {IGNORE}
+    network.train()
+    teacher.train()
+    save_panel(rows, sorted(seen), path)
+
+
+def save_panel(rows: list[dict[str, NDArray[np.uint8]]], classes: list[int], path: Path) -> None:
+    """A grid of pictures with a title per column and a legend of the classes below."""
+    height, width = next(iter(rows[0].values())).shape[:2]
+    cell = 2.6
+    figure, axes = plt.subplots(
+        len(rows),
+        len(rows[0]),
+        figsize=(cell * len(rows[0]), (cell * height / width + 0.06) * len(rows) + 0.7),
+        squeeze=False,
+        layout="constrained",
+    )
+    for line, pictures in zip(axes, rows):
+        for ax, picture in zip(line, pictures.values()):
+            ax.imshow(picture, interpolation="nearest")
+            ax.set_axis_off()
+    for ax, title in zip(axes[0], rows[0]):
+        ax.set_title(title, fontsize=11)
+    patches = [plt.Rectangle((0, 0), 1, 1, color=CITYSCAPES_COLOURS[k] / 255) for k in classes]
+    names = [CITYSCAPES[k].name for k in classes]
+    figure.legend(patches, names, loc="outside lower center", ncols=min(len(names), 10), frameon=False, fontsize=10)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def to_picture(image: Tensor) -> NDArray[np.uint8]:
+    """(3, H, W) in [0, 1] -> (H, W, 3) bytes."""
+    picture: NDArray[np.uint8] = (image * 255).round().byte().permute(1, 2, 0).numpy()
+    return picture
+
+
+def in_colour(logits: Tensor) -> NDArray[np.uint8]:
+    """(1, K, H, W) -> (H, W, 3) colours of the best class."""
+    return colourise(logits[0].argmax(0).cpu().numpy(), CITYSCAPES_COLOURS)
+
+
+def veil(picture: NDArray[np.uint8], masked: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The picture with its masked pixels (H, W) greyed."""
+    return np.where(masked[..., None], picture // 5 + 100, picture).astype(np.uint8)

@@ -1,0 +1,263 @@
+"""The loop around a method's step function: schedule, logging, evaluation, checkpoints, resuming.
+
+A run's folder holds settings.json, metrics.jsonl, checkpoint.pt and, at the end, result.json and pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mrm_loss import MRM
+
+from .datasets import Batch, Batches, Domain, batches, open_domain
+from .distributed import average_gradients, rank_and_world, start_processes
+from .draws import Draws
+from .evaluation import class_iou, evaluate, iou_table, mean_iou
+from .labels import CITYSCAPES
+from .networks import Segmentor
+from .networks.small import SmallDecoder, SmallEncoder
+from .optim import parameter_groups, rebuilder_adamw
+from .report import draw_curves, draw_panel
+from .rng import own_rng, seed_of
+from .scenes import write_scenes
+from .schedules import poly, warmup_factor
+from .settings import Settings
+from .teacher import make_teacher
+
+NUM_CLASSES = len(CITYSCAPES)
+
+
+# (step of the method, negative while pretraining; batch; student with `network` and `mrm`; teacher; settings; draws)
+StepFunction = Callable[[int, Batch, Any, Segmentor, Settings, Draws], dict[str, Tensor]]
+
+
+def build_network(settings: Settings) -> Segmentor:
+    encoder = SmallEncoder()
+    return Segmentor(encoder, SmallDecoder(NUM_CLASSES))
+
+
+def build_mrm(settings: Settings, network: Segmentor) -> MRM | None:
+    """The Rebuilder under its own random numbers, or None where MRM is off."""
+    if settings.mrm_weight == 0 or settings.method == "source-only":
+        return None
+    with own_rng(settings.seed, "rebuilder"):
+        return MRM(
+            network.encoder.out_channels,
+            grid_size=settings.mrm_grid,
+            mask_ratio=settings.mrm_mask_ratio,
+            block_size=settings.mrm_block_size,
+            embed_dim=settings.mrm_width,
+            num_heads=min(16, settings.mrm_width // 16),
+            loss_weight=settings.mrm_weight,
+        )
+
+
+def rate_factor(step: int, settings: Settings) -> float:
+    """Learning rate of `step` / base rate; pretraining comes first and has a rate of its own."""
+    if step < settings.pretrain_iterations:
+        return settings.pretrain_lr / settings.lr * warmup_factor(step + 1, settings.warmup)
+    step -= settings.pretrain_iterations
+    return poly(step, settings.iterations) * warmup_factor(step + 1, settings.warmup)
+
+
+class Run:
+    """Everything a run consists of, and how it is saved."""
+
+    def __init__(self, settings: Settings, make_student: Callable[[Segmentor, MRM | None], nn.Module]) -> None:
+        self.settings = settings
+        self.device = start_processes(settings.device)
+        self.source, self.target, self.validation = open_data(settings)
+        torch.manual_seed(settings.seed)
+        network = build_network(settings)
+        self.student: Any = make_student(network, build_mrm(settings, network)).to(self.device)
+        self.teacher = make_teacher(network)
+        groups = parameter_groups(network, settings.lr, settings.weight_decay, settings.head_lr_factor)
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.lr)]
+        if self.student.mrm is not None:
+            self.optimizers.append(rebuilder_adamw(self.student.mrm.parameters(), settings.mrm_lr))
+        self.step = 0
+        self.total = settings.pretrain_iterations + settings.iterations
+        self.folder = run_folder(settings)
+        self.metrics = self.folder / "metrics.jsonl"
+        if settings.resume:
+            self.load(self.folder / "checkpoint.pt")
+        elif rank_and_world()[0] == 0:
+            self.folder.mkdir(parents=True)
+            settings.save(self.folder / "settings.json")
+
+    def save(self) -> None:
+        """Writes checkpoint.pt so that there is a whole one at any moment."""
+        if rank_and_world()[0] > 0:
+            return
+        state = {
+            "step": self.step,
+            "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.settings).items()},
+            "student": self.student.state_dict(),
+            "teacher": self.teacher.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        path = self.folder / "checkpoint.pt"
+        torch.save(state, path.with_suffix(".tmp"))
+        os.replace(path.with_suffix(".tmp"), path)
+
+    def load(self, path: Path) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: expected the checkpoint of an earlier run, found none")
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.student.load_state_dict(state["student"])
+        self.teacher.load_state_dict(state["teacher"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
+        self.step = state["step"]
+        lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= self.step]  # what came after is done again
+        self.metrics.write_text("".join(line + "\n" for line in kept))
+
+    def log(self, **values: float) -> None:
+        if rank_and_world()[0] == 0:
+            rounded = {key: round(float(value), 5) for key, value in values.items()}
+            with self.metrics.open("a") as file:
+                file.write(json.dumps({"step": self.step, **rounded}) + "\n")
+
+    def evaluate(self) -> dict[str, Tensor]:
+        """Confusion matrices of student and teacher on the target's validation split; logs their mIoU."""
+        networks = {"student": self.student.network, "teacher": self.teacher}
+        confusions = {
+            name: evaluate(network, self.validation, NUM_CLASSES, self.device, name)
+            for name, network in networks.items()
+        }
+        self.log(**{f"miou_{name}": mean_iou(confusion) for name, confusion in confusions.items()})
+        return confusions
+
+
+def open_data(settings: Settings) -> tuple[Domain, Domain, Domain]:
+    """Source and target training samples and target validation samples."""
+    source, target = settings.source, settings.target
+    if not source and not target:
+        if rank_and_world()[0] == 0:
+            write_scenes(Path(settings.scenes))
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        source, target = f"gta5:{settings.scenes}/gta5", f"cityscapes:{settings.scenes}/cityscapes"
+    if not source or not target:
+        sys.exit("give both --source and --target, or neither for the embedded scenes")
+    return open_domain(source), open_domain(target), open_domain(target, "val")
+
+
+def run_folder(settings: Settings) -> Path:
+    """The folder of this run; never one that another run has filled."""
+    if settings.out:
+        folder = Path(settings.out)
+        if folder.exists() and not settings.resume:
+            sys.exit(f"{folder} exists; give another --out, or go on with it: --resume {folder}")
+        return folder
+    method = settings.method + ("" if settings.mrm_weight == 0 or settings.method == "source-only" else "+mrm")
+    first = Path("runs") / f"{method}-seed{settings.seed}"
+    folder, count = first, 1
+    while folder.exists():
+        count += 1
+        folder = first.with_name(f"{first.name}-{count}")
+    return folder
+
+
+def train(settings: Settings, make_student: Callable[..., nn.Module], step_function: StepFunction) -> Run:
+    """Runs a method to its end, or to an interruption that it can be resumed from."""
+    run = Run(settings, make_student)
+    stop = catch_interrupts()
+    rank, _ = rank_and_world()
+    data = Batches(
+        run.source,
+        run.target,
+        settings.crop,
+        settings.batch_size,
+        settings.seed,
+        first_sample=rank * settings.batch_size,
+        margins=settings.margins,
+    )
+    bar = tqdm(total=run.total, initial=run.step, desc=run.folder.name, disable=rank > 0, dynamic_ncols=True)
+    started, first_step = time.perf_counter(), run.step
+    for batch in batches(data, run.step, run.total, settings.workers):
+        losses = one_step(run, batch.to(run.device), step_function)
+        run.step += 1
+        bar.update()
+        if run.step % settings.log_every == 0:
+            values = {key: value.item() for key, value in losses.items()}
+            bar.set_postfix({key: f"{value:.3f}" for key, value in values.items()})
+            run.log(**values)
+        if run.step < run.total and (run.step % settings.eval_every == 0 or run.step == settings.pretrain_iterations):
+            confusions = run.evaluate()
+            bar.write(f"step {run.step}: " + ", ".join(f"{k} {mean_iou(c):.2f}" for k, c in confusions.items()))
+        if run.step % settings.save_every == 0 or run.step == run.total or stop:
+            run.save()
+        if stop:
+            bar.close()
+            sys.exit(f"interrupted at step {run.step} of {run.total}; go on with --resume {run.folder}")
+    bar.close()
+    if run.step > first_step:
+        run.log(seconds_per_step=(time.perf_counter() - started) / (run.step - first_step))
+    finish(run)
+    return run
+
+
+def one_step(run: Run, batch: Batch, step_function: StepFunction) -> dict[str, Tensor]:
+    """Learning rates, the method's losses with their backward passes, the update."""
+    settings = run.settings
+    torch.manual_seed(seed_of(settings.seed, "step", run.step, rank_and_world()[0]))  # dropout
+    for optimizer in run.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * rate_factor(run.step, settings)
+        optimizer.zero_grad()
+    step = run.step - settings.pretrain_iterations
+    losses = step_function(step, batch, run.student, run.teacher, settings, Draws(settings, run.step))
+    average_gradients(run.student)
+    for optimizer in run.optimizers:
+        optimizer.step()
+    if step == -1:  # self-training starts from the pretrained network
+        run.teacher.load_state_dict(run.student.network.state_dict())
+    return losses
+
+
+def catch_interrupts() -> list[int]:
+    """A list that fills when the process is asked to stop (Ctrl-C, SIGTERM); the step under way is finished first."""
+    received: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        if received:  # asked twice
+            raise KeyboardInterrupt
+        received.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, note)
+    return received
+
+
+def finish(run: Run) -> None:
+    """Prints the table, writes result.json, curves and the panel of pictures."""
+    confusions = run.evaluate()
+    if rank_and_world()[0] > 0:
+        return
+    result = {
+        "settings": asdict(run.settings),
+        "miou": {name: mean_iou(confusion) for name, confusion in confusions.items()},
+        "iou": {name: dict(zip([c.name for c in CITYSCAPES], class_iou(c).tolist())) for name, c in confusions.items()},
+        "torch": torch.__version__,
+        "device": str(run.device),
+        "threads": torch.get_num_threads(),
+    }
+    (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(iou_table(confusions))
+    draw_curves(run.metrics, run.folder / "curves.png", run.settings.pretrain_iterations)
+    draw_panel(run, run.folder / "panel.png")
+    print(f"curves, pictures, metrics and checkpoint: {run.folder}")
