@@ -60,9 +60,9 @@ def build(parity: Parity, fill: str) -> HRDA:
 def build_student(parity: Parity) -> HRDA:
     """The student, with the recipe's sharper classifier."""
     network = build(parity, "hash")
-    weight = network.decoder.head.classify.weight  # type: ignore[union-attr]
+    weight = network.decoder.head.classify.weight
     with torch.no_grad():
-        weight.copy_(weight.float() * 12.0)  # type: ignore[operator,union-attr]  # rounded to float32, as there
+        weight.copy_(weight.float() * 12.0)  # rounded to float32, as there
     return network
 
 

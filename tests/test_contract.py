@@ -142,17 +142,18 @@ def test_values_are_always_read_on_cpu():
         mrm(feats, model.decoder, torch.full((2, 32, 32), 7))
 
 
-def test_no_synchronisation():
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("reduction", ["mean", "valid"])
+def test_no_synchronisation(device, reduction):
     """Fake tensors have no values: whatever would wait for a device fails on them."""
-    for device in ("cpu", "cuda"):
-        with FakeTensorMode(), torch.device(device):
-            model = ToyModel()
-            for reduction in ("mean", "valid"):
-                mrm = small_mrm(reduction=reduction)
-                loss = mrm(model.encoder(images()), model.decoder, labels(), torch.rand(2, 32, 32))
-                assert loss.device.type == device
-                if device == "cpu":  # autograd's engine wants a real context for others
-                    loss.backward()
+    if device == "cuda" and torch.__version__ < "2.6":
+        pytest.skip("fake CUDA tensors need a driver before torch 2.6")
+    with FakeTensorMode(), torch.device(device):
+        model, mrm = ToyModel(), small_mrm(reduction=reduction)
+        loss = mrm(model.encoder(images()), model.decoder, labels(), torch.rand(2, 32, 32))
+        assert loss.device.type == device
+        if device == "cpu":  # autograd's engine wants a real context for others
+            loss.backward()
 
 
 # ----------------------------------------------------------------------------------- compile, autocast, memory format

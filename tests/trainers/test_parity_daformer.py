@@ -1,0 +1,42 @@
+"""Rare class sampling and feature distance against DAFormer's numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from parity import Parity
+from uda.losses import downscale_labels, feature_distance
+from uda.rare_class import class_probabilities
+
+
+@pytest.fixture(scope="module")
+def daformer() -> Parity:
+    return Parity("daformer_pieces")
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.1])
+def test_class_probabilities(daformer: Parity, temperature: float) -> None:
+    counts = {int(k): count for k, count in daformer.meta["rcs_pixel_counts"].items()}
+    classes, probabilities = class_probabilities(counts, temperature)
+    assert classes == daformer[f"rcs.classes.T{temperature}"].tolist()
+    torch.testing.assert_close(probabilities.double(), daformer[f"rcs.prob.T{temperature}"], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("factor", [4, 8, 16, 32])
+@pytest.mark.parametrize("min_ratio", [0.75, 0.5])
+def test_downscale_labels(daformer: Parity, factor: int, min_ratio: float) -> None:
+    labels = daformer["fd.label"]
+    assert torch.equal(downscale_labels(labels, factor, min_ratio), daformer[f"downscale.sf{factor}.mr{min_ratio}"])
+
+
+def test_feature_distance(daformer: Parity) -> None:
+    recipe = daformer.meta["fd"]
+    feats = daformer.wave((2, 64, 4, 6)).requires_grad_()
+    imagenet = daformer.wave((2, 64, 4, 6), shift=0.8)
+    loss = recipe["lam"] * feature_distance([feats], [imagenet], daformer["fd.label"], recipe["classes"])
+    assert loss.item() == pytest.approx(recipe["loss_f64"], rel=1e-9)
+    loss.backward()
+    assert feats.grad is not None
+    daformer.check("fd.grad", feats.grad)
+    empty = feature_distance([feats], [imagenet], torch.full((2, 128, 192), 255))
+    assert empty.item() == 0.0 and empty.requires_grad  # the reference has NaN, with zero gradients

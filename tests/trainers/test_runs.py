@@ -1,0 +1,167 @@
+"""The trainers as a whole: what they write, what they share between arms, stopping and going on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import train_dacs_mrm
+import train_mic_mrm
+from uda.run import Run, train
+from uda.settings import load_settings
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def flags(settings, **changes) -> list[str]:
+    """The command line of settings."""
+    words = []
+    for key, value in {**dataclasses.asdict(settings), **changes}.items():
+        name = key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        elif value != "":
+            words += [f"--{name}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
+    return words
+
+
+def launch(*words: str, **options) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, env=env, text=True, capture_output=True, timeout=240, **options)
+
+
+def metrics(folder) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run: Run) -> list[dict[str, float]]:
+    return [row for row in metrics(run.folder) if "source" in row]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "method", "names"),
+    [
+        ("train_dacs_mrm.py", "dacs", {"source", "mixed", "trust", "mrm"}),
+        ("train_dacs_mrm.py", "source-only", {"source"}),
+        ("train_mic_mrm.py", "mic", {"source", "mixed", "trust", "masked", "mrm"}),
+    ],
+)
+def test_scripts_run_to_the_end(settings, script, method, names):
+    done = launch(sys.executable, str(EXAMPLES / script), *flags(settings, method=method))
+    assert done.returncode == 0, done.stderr
+    folder = Path(settings.out)
+    for name in ("settings.json", "metrics.jsonl", "result.json", "checkpoint.pt", "curves.png", "panel.png"):
+        assert (folder / name).stat().st_size > 0
+    rows = metrics(folder)
+    assert {"step", *names} == set(next(row for row in rows if row["step"] == 6))
+    assert {"miou_student", "miou_teacher"} <= set(rows[-1])
+    result = json.loads((folder / "result.json").read_text())
+    assert result["miou"]["student"] == pytest.approx(rows[-1]["miou_student"], abs=1e-4)
+    assert "mIoU" in done.stdout
+    assert "road" in done.stdout
+    saved = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == 6
+    assert any(key.startswith("mrm.") for key in saved["student"]) == ("mrm" in names)
+
+
+def test_arms_pair_by_seed(settings, tmp_path):
+    """With and without MRM: the same data, mixes and augmentations, and the same first step."""
+    seen = {}
+    for weight in (0.0, 2.0):
+        batches = []
+
+        def spy(step, batch, student, teacher, cfg, draws, batches=batches):
+            batches.append((batch, draws.pasted(batch.source_labels), draws.colours("mixed", batch.target_images)))
+            return train_dacs_mrm.train_step(step, batch, student, teacher, cfg, draws)
+
+        cfg = dataclasses.replace(settings, mrm_weight=weight, out=str(tmp_path / f"run{weight}"))
+        run = train(cfg, train_dacs_mrm.Student, spy)
+        assert (run.student.mrm is None) == (weight == 0)
+        seen[weight] = batches, losses(run)
+    for (a, *drawn_a), (b, *drawn_b) in zip(seen[0.0][0], seen[2.0][0]):
+        for x, y in zip([*vars(a).values(), *drawn_a], [*vars(b).values(), *drawn_b]):
+            assert torch.equal(x, y)
+    baseline, with_mrm = seen[0.0][1], seen[2.0][1]
+    for a, b in zip(baseline[:3], with_mrm[:3]):  # two of pretraining, and the first with MRM: the same weights so far
+        assert {**a, "mrm": b.get("mrm")} == {**b, "mrm": b.get("mrm")}
+    assert with_mrm[2]["mrm"] > 0
+    assert baseline[3]["source"] != with_mrm[3]["source"]
+
+
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_a_resumed_run_is_the_uninterrupted_run(settings, tmp_path, stop_at):
+    whole = train(settings, train_mic_mrm.Student, train_mic_mrm.train_step)
+    calls = []
+
+    def interrupted(*args):
+        calls.append(args[0])
+        if len(calls) == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_mic_mrm.train_step(*args)
+
+    cut = dataclasses.replace(settings, out=str(tmp_path / "cut"))
+    with pytest.raises(SystemExit, match=rf"interrupted at step {stop_at} of 6; go on with --resume .*cut"):
+        train(cut, train_mic_mrm.Student, interrupted)
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:  # lines of steps that the checkpoint lacks
+        file.write('{"step": 5, "source": 9.9}\n')
+    resumed = dataclasses.replace(load_settings(tmp_path / "cut" / "settings.json"), resume=cut.out)
+    assert dataclasses.replace(resumed, resume="") == cut
+    again = train(resumed, train_mic_mrm.Student, train_mic_mrm.train_step)
+
+    def saved(run):
+        return torch.load(run.folder / "checkpoint.pt", weights_only=True)
+
+    a, b = saved(whole), saved(again)
+    for part in ("student", "teacher"):
+        assert a[part].keys() == b[part].keys()
+        assert all(torch.equal(a[part][key], b[part][key]) for key in a[part])
+    for x, y in zip(a["optimizers"], b["optimizers"]):
+        for k in x["state"]:
+            assert all(torch.equal(x["state"][k][name], y["state"][k][name]) for name in x["state"][k])
+
+    assert losses(whole) == losses(again)
+
+
+def test_a_run_never_overwrites_another(settings):
+    Path(settings.out).mkdir()
+    with pytest.raises(SystemExit, match="exists; give another --out, or go on with it: --resume"):
+        Run(settings, train_dacs_mrm.Student)
+
+
+def test_resume_without_a_run(tmp_path):
+    done = launch(sys.executable, str(EXAMPLES / "train_dacs_mrm.py"), "--resume", str(tmp_path / "nothing"))
+    assert done.returncode == 2
+    assert "settings.json is missing; expected the folder of an earlier run" in done.stderr
+
+
+def test_checkpoints_are_written_whole(settings, monkeypatch):
+    run = Run(settings, train_dacs_mrm.Student)
+    run.save()
+    run.step = 7
+
+    def fail(state, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        run.save()
+    assert torch.load(run.folder / "checkpoint.pt", weights_only=True)["step"] == 0
+
+
+@pytest.mark.slow
+def test_two_processes(settings):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = launch(*torchrun, str(EXAMPLES / "train_mic_mrm.py"), *flags(settings, method="mic"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("mIoU") == 1
+    result = json.loads((Path(settings.out) / "result.json").read_text())
+    assert 0 <= result["miou"]["student"] <= 100

@@ -1,0 +1,53 @@
+"""Windows and the predictions averaged over them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from uda.networks import Box, sliding_boxes, sliding_predict
+from uda.networks.sliding import merge
+
+
+def test_last_windows_move_back_inside() -> None:
+    assert sliding_boxes((4, 10), window=4, stride=4) == [Box(0, 4, 0, 4), Box(0, 4, 4, 8), Box(0, 4, 6, 10)]
+    assert sliding_boxes((3, 4), window=4, stride=2) == [Box(0, 3, 0, 4)]
+
+
+def test_evaluation_of_cityscapes_takes_nine_windows() -> None:
+    assert len(sliding_boxes((1024, 2048), 1024, 512)) == 3
+    assert len(sliding_boxes((1024, 1024), 512, 256)) == 9
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 20), st.data())
+def test_windows_cover_the_image(height: int, width: int, window: int, data: st.DataObject) -> None:
+    stride = data.draw(st.integers(1, window))
+    image = torch.arange(height * width, dtype=torch.float64).view(1, 1, height, width)
+    boxes = sliding_boxes((height, width), window, stride)
+    parts = torch.cat([box.crop(image) for box in boxes])
+    torch.testing.assert_close(merge(parts, boxes, (height, width)), image)
+    assert len(set(boxes)) == len(boxes)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_sliding_predict_of_a_pointwise_network_changes_nothing(batched: bool) -> None:
+    images = torch.rand(2, 3, 20, 33)
+    out = sliding_predict(lambda x: 2 * x, images, window=8, stride=5, batched=batched)
+    torch.testing.assert_close(out, 2 * images)
+
+
+def test_merge_is_zero_where_no_window_lies() -> None:
+    out = merge(torch.ones(1, 1, 2, 2), [Box(0, 2, 1, 3)], (3, 4))
+    assert out[0, 0].tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+
+
+def test_box_on_a_grid() -> None:
+    assert Box(8, 16, 0, 24).scale(8) == Box(1, 2, 0, 3)
+    with pytest.raises(ValueError, match=r"divisible by 8.*\(4, 16, 0, 24\)"):
+        Box(4, 16, 0, 24).scale(8)
+
+
+def test_stride_beyond_the_window() -> None:
+    with pytest.raises(ValueError, match=r"stride.*1 to 4.*5"):
+        sliding_boxes((8, 8), 4, 5)
