@@ -1,4 +1,4 @@
-"""Which cells of the token grid are masked (paper, section 3.2)."""
+"""Which cells of the token grid are masked (paper, section 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Rebuilder: masks an encoder's features and rebuilds them from what is left (paper, section 3.2)."""
+"""The Rebuilder: masks an encoder's features and rebuilds them from what is left (paper, section 3)."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class Rebuilder(nn.Module):
 
 
 def fuse(level: Tensor, rebuilt: Tensor, mask: Tensor) -> Tensor:
-    """Residual fusion: rebuilt values where masked, the level's own elsewhere (paper, section 3.2)."""
+    """Residual fusion: rebuilt values where masked, the level's own elsewhere (paper, section 3)."""
     size = level.shape[-2:]
     masked = F.interpolate(mask.float(), size, mode="nearest").bool()
     # chosen, not blended: visible values stay bit-identical, and a NaN cannot leak into them
