@@ -1,9 +1,19 @@
-"""Released checkpoints of DAFormer, HRDA and MIC (mmcv files) under this project's parameter names."""
+"""Released checkpoints of DAFormer, HRDA and MIC (mmcv files) under this project's parameter names.
+
+    saved = read_official("iter_40000.pth")
+    network = build_network(**official_settings(saved))
+    dropped = load_official(network, saved)
+
+Neither mmcv nor mmseg is needed.
+"""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 # Official name -> ours, tried in order on the part behind the model's prefix.
@@ -22,6 +32,45 @@ _RENAMES = [
 
 # Models inside a self-training checkpoint, by prefix.
 _MODELS = {"student": "model.", "teacher": "ema_model.", "imagenet": "imnet_model."}
+
+# Blocks per stage and channels of the first -> encoder.
+_MITS: dict[tuple[int, ...], str] = {
+    (2, 2, 2, 2, 32): "mit_b0",
+    (2, 2, 2, 2, 64): "mit_b1",
+    (3, 4, 6, 3, 64): "mit_b2",
+    (3, 4, 18, 3, 64): "mit_b3",
+    (3, 8, 27, 3, 64): "mit_b4",
+    (3, 6, 40, 3, 64): "mit_b5",
+}
+
+
+def read_official(path: str | Path) -> dict[str, Tensor]:
+    """The state dict of an mmcv checkpoint, on the CPU; nothing but tensors and plain values is unpickled."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Tensor] = content.get("state_dict", content)
+    return state
+
+
+def official_settings(state_dict: dict[str, Tensor], which: str = "student") -> dict[str, Any]:
+    """The arguments of `build_network` for the network that an official state dict belongs to."""
+    state, _ = from_official(state_dict, which)
+    blocks = [
+        len({key.split(".")[3] for key in state if key.startswith(f"encoder.body.block{i}.")}) for i in range(1, 5)
+    ]
+    first = state.get("encoder.body.norm1.weight", torch.empty(0))
+    encoder = _MITS.get((*blocks, len(first)))
+    hrda = any(key.startswith("decoder.attention.") for key in state)
+    head = "decoder.head." if hrda else "decoder."
+    if encoder is None or f"{head}fuse.branches.0.conv.weight" not in state:
+        raise ValueError(
+            "state_dict: expected a MiT encoder with DAFormer's separable ASPP decoder, "
+            f"got blocks {blocks} and names such as {next(iter(state))}"
+        )
+    classes, width = state[f"{head}classify.weight"].shape[:2]
+    settings = {"encoder": encoder, "decoder": "daformer", "num_classes": classes, "embed_dim": width, "hrda": hrda}
+    if hrda:
+        settings["attention_dim"] = state["decoder.attention.classify.weight"].shape[1]
+    return settings
 
 
 def rename(key: str) -> str:

@@ -23,7 +23,7 @@ from .scene_things import draw_things
 
 VERSION = 1  # of the generator: raise it whenever the same seed gives other pixels
 MARKER = "scenes.json"
-PALETTE_GAP, CAMERA, MOTTLE = 0.85, 0.9, 0.09  # strength of the domain gap: colours, camera effects, blotches
+PALETTE_GAP, CAMERA, MOTTLE = 0.75, 0.8, 0.1  # strength of the domain gap: colours, camera effects, blotches
 CITIES = {"train": ("altmarkt", "birkenau", "erlenhof", "lindental"), "val": ("novastadt", "seefeld")}
 SPLITS = ("source", "train", "val")  # a split's index seeds its images: only ever append
 
@@ -195,7 +195,8 @@ def write_scenes(
     """
     root = Path(root)
     counts = {"source": source, "train": target, "val": val}
-    settings = {"version": VERSION, "seed": seed, "size": list(size), "counts": counts}
+    gap = [PALETTE_GAP, CAMERA, MOTTLE]
+    settings = {"version": VERSION, "gap": gap, "seed": seed, "size": list(size), "counts": counts}
     roots = root / "gta5", root / "cityscapes"
     state = read_marker(root)
     if state == {"settings": settings, "complete": True} and all(folder.is_dir() for folder in roots):

@@ -60,6 +60,7 @@ def make_teacher(student: Module) -> Module:
     `teacher.train()` after it do not bring them back.
     """
     teacher = copy.deepcopy(student).requires_grad_(False)
+    teacher.zero_grad(set_to_none=True)  # the copy brought the gradients along
     for module in teacher.modules():
         _switch_off_dropout(module)
     return teacher.train()

@@ -11,7 +11,7 @@ The methods are those of `Segmentor`, so that one training step serves both.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -123,7 +123,8 @@ class HRDA(Segmentor):
     @property
     def used_channels(self) -> list[int | None]:
         """Channels of the levels, None for those the head ignores; the Rebuilder serves both resolutions."""
-        return list(getattr(self.decoder.head, "used_channels", self.encoder.out_channels))
+        every: Any = self.encoder.out_channels
+        return list(getattr(self.decoder.head, "used_channels", every))
 
     def draw_box(self, size: tuple[int, int], generator: torch.Generator | None = None) -> Box:
         """Draw the detail crop of a training step, on the grid of the context logits.

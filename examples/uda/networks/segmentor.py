@@ -42,7 +42,8 @@ class Segmentor(nn.Module):
     @property
     def used_channels(self) -> list[int | None]:
         """Channels of the levels, None for those the decoder ignores: what the Rebuilder is built with."""
-        return list(getattr(self.decoder, "used_channels", self.encoder.out_channels))
+        every: Any = self.encoder.out_channels
+        return list(getattr(self.decoder, "used_channels", every))
 
     def draw_box(self, size: tuple[int, int], generator: torch.Generator | None = None) -> Box | None:
         """Only HRDA looks at a random crop in more detail: None, and no random number drawn."""
