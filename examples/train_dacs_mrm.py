@@ -3,7 +3,7 @@
 python examples/train_dacs_mrm.py                                        # embedded street scenes, a laptop's CPU
 python examples/train_dacs_mrm.py --mrm-weight 0                         # the exact baseline
 python examples/train_dacs_mrm.py --method source-only
-python examples/train_dacs_mrm.py --source gta5:PATH --target cityscapes:PATH
+python examples/train_dacs_mrm.py --preset paper --source gta5:PATH --target cityscapes:PATH
 python examples/train_dacs_mrm.py --resume runs/dacs+mrm-seed0
 torchrun --nproc-per-node=2 examples/train_dacs_mrm.py
 """
@@ -17,11 +17,11 @@ from uda.distributed import mean_over_ranks
 from uda.draws import Draws
 from uda.mixing import mix
 from uda.networks import Segmentor
-from uda.run import train
+from uda.run import Models, train
 from uda.settings import Settings, parse
 from uda.teacher import pseudo_label, update_teacher
 
-from mrm_loss import MRM
+from mrm_loss import MRM, frozen_norm_stats
 
 
 class Student(nn.Module):
@@ -42,10 +42,9 @@ class Student(nn.Module):
         return self.mrm(feats, self.network.decode, labels, weights, mask=masked)
 
 
-def train_step(
-    step: int, batch: Batch, student: Student, teacher: Segmentor, cfg: Settings, draws: Draws
-) -> dict[str, Tensor]:
+def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
     """One step of DACS. Every loss is followed at once by its backward, so that memory is that of one pass."""
+    student, teacher = models.student, models.teacher
     if step < 0 or cfg.method == "source-only":
         images = draws.colours("source", batch.source_images) if cfg.augment_source else batch.source_images
         loss_source = student(images, batch.source_labels)
@@ -72,14 +71,18 @@ def train_step(
     loss_mixed.backward()
     losses = {"source": loss_source, "mixed": loss_mixed, "trust": weights.mean()}
 
-    # masked representation modeling, on the target
+    # masked representation modeling
     if student.mrm is not None:
-        images = draws.colours("mrm", batch.target_images) if cfg.mrm_augment else batch.target_images
-        loss_mrm = student(images, labels, weights, masked=draws.masked(images))
-        loss_mrm.backward()
-        losses["mrm"] = loss_mrm
+        inputs = {"mrm": (batch.target_images, labels, weights)} if cfg.mrm_on != "source" else {}
+        if cfg.mrm_on != "target":
+            inputs["mrm source"] = (batch.source_images, batch.source_labels, torch.ones_like(weights))
+        for name, (images, y, w) in inputs.items():
+            images = draws.colours(name, images) if cfg.mrm_augment else images
+            with frozen_norm_stats(*[student] * cfg.mrm_freeze_norm):
+                losses[name] = student(images, y, w, masked=draws.masked(name, images))
+            losses[name].backward()
     return {name: loss.detach() for name, loss in losses.items()}
 
 
 if __name__ == "__main__":
-    train(parse(__doc__, ("dacs", "source-only"), "dacs"), Student, train_step)
+    train(parse(__doc__, ("dacs", "source-only")), Student, train_step)

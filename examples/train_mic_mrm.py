@@ -1,31 +1,35 @@
-"""MIC (Hoyer et al., CVPR 2023) with Masked Representation Modeling.
+"""MIC (Hoyer et al., CVPR 2023), and HRDA, DAFormer and DACS inside it, with Masked Representation Modeling.
 
 python examples/train_mic_mrm.py                                         # embedded street scenes, a laptop's CPU
 python examples/train_mic_mrm.py --mrm-weight 0                          # the exact baseline
-python examples/train_mic_mrm.py --method dacs|source-only
-python examples/train_mic_mrm.py --source gta5:PATH --target cityscapes:PATH
+python examples/train_mic_mrm.py --method hrda                           # or daformer, dacs, source-only
+python examples/train_mic_mrm.py --preset paper --source gta5:PATH --target cityscapes:PATH
+python examples/train_mic_mrm.py --preset paper --no-hrda --encoder resnet101 --decoder deeplabv2 ...
 python examples/train_mic_mrm.py --resume runs/mic+mrm-seed0
 torchrun --nproc-per-node=2 examples/train_mic_mrm.py
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from uda.datasets import Batch
 from uda.distributed import mean_over_ranks
 from uda.draws import Draws
+from uda.losses import feature_distance
 from uda.mixing import mix
-from uda.networks import Segmentor
-from uda.run import train
+from uda.networks import Box, Segmentor
+from uda.run import Models, train
 from uda.settings import Settings, parse
 from uda.teacher import pseudo_label, update_teacher
 
-from mrm_loss import MRM
+from mrm_loss import MRM, frozen_norm_stats
 
 
 class Student(nn.Module):
-    """The network that is trained, and the Rebuilder beside it."""
+    """The network that is trained, and the Rebuilder beside it; one forward for all passes."""
 
     def __init__(self, network: Segmentor, mrm: MRM | None) -> None:
         super().__init__()
@@ -33,60 +37,90 @@ class Student(nn.Module):
         self.mrm = mrm
 
     def forward(
-        self, images: Tensor, labels: Tensor, weights: Tensor | float = 1.0, masked: Tensor | None = None
-    ) -> Tensor:
-        """Cross-entropy of images (B, 3, H, W) or, given masked cells, of their rebuilt features."""
-        feats = self.network.encode(images)
-        if masked is None:
-            return self.network.loss(feats, labels, weights)
-        return self.mrm(feats, self.network.decode, labels, weights, mask=masked)
+        self,
+        name: str,
+        images: Tensor,
+        labels: Tensor,
+        weights: Tensor | float = 1.0,
+        box: Box | None = None,
+        *,
+        masked: Sequence[Tensor] = (),
+        imagenet_feats: Sequence[Tensor] = (),
+    ) -> dict[str, Tensor]:
+        """Losses of one pass over images (B, 3, H, W).
+
+        Args:
+            name: of the pass.
+            box: HRDA's detail crop.
+            masked: cells to rebuild, one mask per resolution; none: the features stay as they are.
+            imagenet_feats: levels of the frozen ImageNet encoder, for the feature distance; none: no such loss.
+        """
+        feats = self.network.encode(images, box)
+        if masked:
+            masks = iter(masked)
+            feats = self.network.rebuild(feats, lambda levels: self.mrm.rebuild(levels, next(masks))[0])
+            return {name: self.mrm.loss_weight * self.network.loss(feats, labels, weights)}
+        losses = {name: self.network.loss(feats, labels, weights)}
+        if imagenet_feats:
+            losses["distance"] = feature_distance(self.network.context_levels(feats), imagenet_feats, labels)
+        return losses
 
 
-def train_step(
-    step: int, batch: Batch, student: Student, teacher: Segmentor, cfg: Settings, draws: Draws
-) -> dict[str, Tensor]:
+def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
     """One step of MIC. Every loss is followed at once by its backward, so that memory is that of one pass."""
+    student, teacher, network = models.student, models.teacher, models.student.network
+    source, target = batch.source_images, batch.target_images
     if step < 0 or cfg.method == "source-only":
-        images = draws.colours("source", batch.source_images) if cfg.augment_source else batch.source_images
-        loss_source = student(images, batch.source_labels)
-        loss_source.backward()
-        return {"source": loss_source.detach()}
+        source = draws.colours("source", source) if cfg.augment_source else source
+        return backward(student("source", source, batch.source_labels, box=draws.box("source", network, source)))
     if step > 0:
-        update_teacher(teacher, student.network, step, cfg.alpha)
+        update_teacher(teacher, network, step, cfg.alpha)
 
-    # supervised, on the source
-    loss_source = student(batch.source_images, batch.source_labels)
-    loss_source.backward()
+    # supervised, on the source; things stay close to the ImageNet encoder's features (DAFormer)
+    imagenet_feats = models.imagenet_feats(network.context_images(source)) if cfg.fd_weight > 0 else []
+    box = draws.box("source", network, source)
+    passed = student("source", source, batch.source_labels, box=box, imagenet_feats=imagenet_feats)
+    losses = backward(passed, factors={"distance": cfg.fd_weight})
 
     # pseudo-labels of the target; one weight for all of it: the share of confident pixels
     with torch.no_grad():
-        labels, weights = pseudo_label(teacher.predict(batch.target_images), cfg.threshold)
+        labels, weights = pseudo_label(teacher.predict(target), cfg.threshold)
     weights = mean_over_ranks(weights) * batch.target_trusted
+    losses["trust"] = weights.mean()
 
-    # ClassMix: half of the source's classes, pasted on the target (MIC draws from the batch, DACS from each image)
+    # ClassMix: half of the source's classes, pasted on the target (of the batch's; in DACS of each image's)
     pasted = draws.pasted(batch.source_labels, per_image=cfg.method == "dacs")
-    mixed = draws.colours("mixed", mix(pasted, batch.source_images, batch.target_images))
+    mixed = draws.colours("mixed", mix(pasted, source, target))
     mixed_labels = mix(pasted, batch.source_labels, labels)
     mixed_weights = mix(pasted, torch.ones_like(weights), weights)
-    loss_mixed = student(mixed, mixed_labels, mixed_weights)
-    loss_mixed.backward()
-    losses = {"source": loss_source, "mixed": loss_mixed, "trust": weights.mean()}
+    losses |= backward(student("mixed", mixed, mixed_labels, mixed_weights, box=draws.box("mixed", network, mixed)))
 
-    # masked image consistency: the target with blocks removed must give the same pseudo-labels
+    # masked image consistency: the target with blocks removed must give the same pseudo-labels (MIC)
     if cfg.method == "mic":
-        images = draws.colours("mic", batch.target_images) * draws.kept(batch.target_images)
-        loss_masked = cfg.mic_weight * student(images, labels, weights)
-        loss_masked.backward()
-        losses["masked"] = loss_masked
+        images = draws.colours("masked", target) * draws.kept(target)
+        passed = student("masked", images, labels, weights, box=draws.box("masked", network, images))
+        losses |= backward(passed, factors={"masked": cfg.mic_weight})
 
-    # masked representation modeling, on the target
+    # masked representation modeling; HRDA's two resolutions get a mask each
     if student.mrm is not None:
-        images = draws.colours("mrm", batch.target_images) if cfg.mrm_augment else batch.target_images
-        loss_mrm = student(images, labels, weights, masked=draws.masked(images))
-        loss_mrm.backward()
-        losses["mrm"] = loss_mrm
-    return {name: loss.detach() for name, loss in losses.items()}
+        inputs = {"mrm": (target, labels, weights)} if cfg.mrm_on != "source" else {}
+        if cfg.mrm_on != "target":
+            inputs["mrm source"] = (source, batch.source_labels, torch.ones_like(weights))
+        for name, (images, y, w) in inputs.items():
+            images = draws.colours(name, images) if cfg.mrm_augment else images
+            masked = [draws.masked(f"{name}{resolution}", images) for resolution in ("", " detail")]
+            with frozen_norm_stats(*[student] * cfg.mrm_freeze_norm):
+                passed = student(name, images, y, w, box=draws.box(name, network, images), masked=masked)
+            losses |= backward(passed)
+    return losses
+
+
+def backward(losses: dict[str, Tensor], factors: dict[str, float] | None = None) -> dict[str, Tensor]:
+    """One backward for the weighted sum of losses; returns them detached and weighted."""
+    weighted = {name: (factors or {}).get(name, 1.0) * loss for name, loss in losses.items()}
+    torch.stack(list(weighted.values())).sum().backward()
+    return {name: loss.detach() for name, loss in weighted.items()}
 
 
 if __name__ == "__main__":
-    train(parse(__doc__, ("mic", "dacs", "source-only"), "mic"), Student, train_step)
+    train(parse(__doc__, ("mic", "hrda", "daformer", "dacs", "source-only")), Student, train_step)

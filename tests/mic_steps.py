@@ -101,15 +101,27 @@ def _drawn(labels: Tensor, call: int, index: int) -> Tensor:
     return present[order[: (n + 1) // 2]]
 
 
+# what our losses are called -> the reference's, whose sum they are
+LOSSES = {
+    "source": ("decode.loss_seg", "decode.hr.loss_seg"),
+    "distance": ("src.loss_imnet_feat_dist",),
+    "mixed": ("mix.decode.loss_seg", "mix.decode.hr.loss_seg"),
+    "masked": ("masked.decode.loss_seg", "masked.decode.hr.loss_seg"),
+}
+
+
 def check_step(
     parity: Parity, index: int, losses: dict[str, float], gradients: dict[str, Tensor], student: nn.Module
 ) -> None:
-    """Losses by the reference's names, the accumulated gradients by ours, and the student after the optimiser's step."""
+    """The losses, the accumulated gradients, and the student after the optimiser's step."""
     stored = parity.meta["log_vars"]["torch.float64"][index]
-    for key, value in losses.items():
-        error = abs(value - stored[key]) / abs(stored[key])
-        print(f"it{index} {key}: {error:.1e}")
-        assert error < 1e-9, f"it{index} {key}: {value} in place of {stored[key]}"
+    for name, parts in LOSSES.items():
+        expected = sum(stored[part] for part in parts)
+        error = abs(losses[name] - expected) / abs(expected)
+        print(f"it{index} {name}: {error:.1e}")
+        assert error < 1e-9, f"it{index} {name}: {losses[name]} in place of {expected}"
+    trust = stored["pseudo_weight"] * step_inputs(parity, index).trusted.mean().item()
+    assert abs(losses["trust"] - trust) < 1e-9
     for key in _keys(parity, f"it{index}.grad."):
         parity.check(key, gradients[rename(key.split(".grad.")[1])])
     state = student.state_dict()

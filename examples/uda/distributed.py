@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 def start_processes(device_name: str) -> torch.device:
@@ -40,6 +44,17 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return sum_over_ranks(x).div_(rank_and_world()[1])
 
 
+def from_first(make: Callable[[], T]) -> T:
+    """What `make` returns in the first process, for all of them."""
+    rank, world = rank_and_world()
+    if world == 1:
+        return make()
+    value: list[Any] = [make() if rank == 0 else None]
+    dist.broadcast_object_list(value)
+    made: T = value[0]
+    return made
+
+
 def average_gradients(module: nn.Module) -> None:
     """Averages gradients over the processes, once per step.
 
@@ -51,5 +66,5 @@ def average_gradients(module: nn.Module) -> None:
         return
     grads = [p.grad for p in module.parameters() if p.grad is not None]
     flat = mean_over_ranks(torch.cat([g.flatten() for g in grads]))
-    for g, part in zip(grads, flat.split([g.numel() for g in grads])):
+    for g, part in zip(grads, torch.split(flat, [g.numel() for g in grads])):
         g.copy_(part.view_as(g))

@@ -51,8 +51,8 @@ class Draws:
         size = (images.shape[-2], images.shape[-1])
         return network.draw_box(size, generator(self.cfg.seed, f"box of {purpose}", self.step))
 
-    def masked(self, images: Tensor, purpose: str = "mrm") -> Tensor:
+    def masked(self, purpose: str, images: Tensor) -> Tensor:
         """MRM: the masked cells (B, 1, rows, cols) of the token grid."""
-        options = (self.cfg.mrm_grid, self.cfg.mrm_mask_ratio, self.cfg.mrm_block_size)
-        masks = [random_mask(1, *options, generator=gen) for gen in self.generators(purpose, len(images))]
-        return torch.cat(masks).to(images.device)
+        grid, ratio, block = self.cfg.mrm_grid, self.cfg.mrm_mask_ratio, self.cfg.mrm_block_size
+        gens = self.generators(f"cells of {purpose}", len(images))
+        return torch.cat([random_mask(1, grid, ratio, block, generator=gen) for gen in gens]).to(images.device)

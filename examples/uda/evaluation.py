@@ -10,6 +10,7 @@ from tqdm import tqdm
 from .datasets import Domain
 from .distributed import rank_and_world, sum_over_ranks
 from .labels import CITYSCAPES_NAMES, IGNORE
+from .networks import Segmentor, sliding_predict
 from .transforms import normalise
 
 
@@ -34,15 +35,22 @@ def mean_iou(confusion: Tensor) -> float:
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, domain: Domain, num_classes: int, device: torch.device, title: str = "") -> Tensor:
-    """Confusion matrix over all samples, in eval mode; every process takes its share and all return the sum."""
+def evaluate(
+    network: Segmentor, domain: Domain, num_classes: int, device: torch.device, title: str = "", window: int = 0
+) -> Tensor:
+    """Confusion matrix over all samples, in eval mode; every process takes its share and all return the sum.
+
+    Args:
+        window: side in pixels of windows that slide over the image by half of it; 0 predicts whole images.
+    """
     was_training = network.training
     network.eval()
     rank, world = rank_and_world()
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     for index in tqdm(range(rank, len(domain), world), title, leave=False, disable=rank > 0):
         image, labels = domain.image(index), domain.labels(index, resized=False)
-        logits = network.predict(normalise(image)[None].to(device))
+        x = normalise(image)[None].to(device)
+        logits = sliding_predict(network.predict, x, window, window // 2) if window else network.predict(x)
         if logits.shape[-2:] != labels.shape:
             logits = nn.functional.interpolate(logits, labels.shape, mode="bilinear", align_corners=False)
         confusion += confusion_matrix(labels, logits[0].argmax(0).cpu(), num_classes)

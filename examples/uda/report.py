@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -60,7 +61,8 @@ def smooth(values: list[float]) -> list[float]:
 @torch.no_grad()
 def draw_panel(run: Any, path: Path, count: int = 4) -> None:
     """Rows of target validation images: truth, pseudo-label, mask, prediction from rebuilt features, prediction."""
-    network, teacher, mrm = run.student.network.eval(), run.teacher.eval(), run.student.mrm
+    student, teacher = run.models.student.eval(), run.models.teacher.eval()
+    network, mrm = student.network, student.mrm
     rows, seen = [], set()
     for index in np.linspace(0, len(run.validation) - 1, count).astype(int).tolist():
         image, truth = run.validation.image(index), run.validation.labels(index).numpy()
@@ -76,7 +78,7 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
         columns["prediction"] = in_colour(network.predict(x))
         rows.append(columns)
         seen |= set(np.unique(truth).tolist()) - {IGNORE}
-    network.train()
+    student.train()
     teacher.train()
     save_panel(rows, sorted(seen), path)
 
@@ -98,7 +100,7 @@ def save_panel(rows: list[dict[str, NDArray[np.uint8]]], classes: list[int], pat
             ax.set_axis_off()
     for ax, title in zip(axes[0], rows[0]):
         ax.set_title(title, fontsize=11)
-    patches = [plt.Rectangle((0, 0), 1, 1, color=CITYSCAPES_COLOURS[k] / 255) for k in classes]
+    patches = [Rectangle((0, 0), 1, 1, color=CITYSCAPES_COLOURS[k] / 255) for k in classes]
     names = [CITYSCAPES[k].name for k in classes]
     figure.legend(patches, names, loc="outside lower center", ncols=min(len(names), 10), frameon=False, fontsize=10)
     figure.savefig(path, dpi=110)

@@ -19,77 +19,44 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mrm_loss import MRM
-
 from .datasets import Batch, Batches, Domain, batches, open_domain
-from .distributed import average_gradients, rank_and_world, start_processes
+from .distributed import average_gradients, from_first, rank_and_world, start_processes
 from .draws import Draws
 from .evaluation import class_iou, evaluate, iou_table, mean_iou
 from .labels import CITYSCAPES
-from .networks import Segmentor
-from .networks.small import SmallDecoder, SmallEncoder
-from .optim import parameter_groups, rebuilder_adamw
+from .models import Models, optimizers_of
 from .report import draw_curves, draw_panel
-from .rng import own_rng, seed_of
+from .rng import seed_of
 from .scenes import write_scenes
 from .schedules import poly, warmup_factor
 from .settings import Settings
-from .teacher import make_teacher
 
 NUM_CLASSES = len(CITYSCAPES)
 
-
-# (step of the method, negative while pretraining; batch; student with `network` and `mrm`; teacher; settings; draws)
-StepFunction = Callable[[int, Batch, Any, Segmentor, Settings, Draws], dict[str, Tensor]]
-
-
-def build_network(settings: Settings) -> Segmentor:
-    encoder = SmallEncoder()
-    return Segmentor(encoder, SmallDecoder(NUM_CLASSES))
-
-
-def build_mrm(settings: Settings, network: Segmentor) -> MRM | None:
-    """The Rebuilder under its own random numbers, or None where MRM is off."""
-    if settings.mrm_weight == 0 or settings.method == "source-only":
-        return None
-    with own_rng(settings.seed, "rebuilder"):
-        return MRM(
-            network.encoder.out_channels,
-            grid_size=settings.mrm_grid,
-            mask_ratio=settings.mrm_mask_ratio,
-            block_size=settings.mrm_block_size,
-            embed_dim=settings.mrm_width,
-            num_heads=min(16, settings.mrm_width // 16),
-            loss_weight=settings.mrm_weight,
-        )
+# (step of the method, negative while pretraining; batch; models; settings; random choices) -> losses, after backward
+StepFunction = Callable[[int, Batch, Models, Settings, Draws], dict[str, Tensor]]
 
 
 def rate_factor(step: int, settings: Settings) -> float:
     """Learning rate of `step` / base rate; pretraining comes first and has a rate of its own."""
     if step < settings.pretrain_iterations:
-        return settings.pretrain_lr / settings.lr * warmup_factor(step + 1, settings.warmup)
+        return settings.pretrain_lr / settings.lr * warmup_factor(step, settings.warmup)
     step -= settings.pretrain_iterations
-    return poly(step, settings.iterations) * warmup_factor(step + 1, settings.warmup)
+    return poly(step, settings.iterations, settings.schedule_power) * warmup_factor(step, settings.warmup)
 
 
 class Run:
     """Everything a run consists of, and how it is saved."""
 
-    def __init__(self, settings: Settings, make_student: Callable[[Segmentor, MRM | None], nn.Module]) -> None:
+    def __init__(self, settings: Settings, make_student: Callable[..., nn.Module]) -> None:
         self.settings = settings
         self.device = start_processes(settings.device)
         self.source, self.target, self.validation = open_data(settings)
-        torch.manual_seed(settings.seed)
-        network = build_network(settings)
-        self.student: Any = make_student(network, build_mrm(settings, network)).to(self.device)
-        self.teacher = make_teacher(network)
-        groups = parameter_groups(network, settings.lr, settings.weight_decay, settings.head_lr_factor)
-        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.lr)]
-        if self.student.mrm is not None:
-            self.optimizers.append(rebuilder_adamw(self.student.mrm.parameters(), settings.mrm_lr))
+        self.models = Models(settings, NUM_CLASSES, make_student, self.device)
+        self.optimizers = optimizers_of(settings, self.models.student)
         self.step = 0
         self.total = settings.pretrain_iterations + settings.iterations
-        self.folder = run_folder(settings)
+        self.folder = from_first(lambda: run_folder(settings))
         self.metrics = self.folder / "metrics.jsonl"
         if settings.resume:
             self.load(self.folder / "checkpoint.pt")
@@ -104,8 +71,8 @@ class Run:
         state = {
             "step": self.step,
             "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.settings).items()},
-            "student": self.student.state_dict(),
-            "teacher": self.teacher.state_dict(),
+            "student": self.models.student.state_dict(),
+            "teacher": self.models.teacher.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         path = self.folder / "checkpoint.pt"
@@ -116,14 +83,15 @@ class Run:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: expected the checkpoint of an earlier run, found none")
         state = torch.load(path, map_location=self.device, weights_only=True)
-        self.student.load_state_dict(state["student"])
-        self.teacher.load_state_dict(state["teacher"])
+        self.models.student.load_state_dict(state["student"])
+        self.models.teacher.load_state_dict(state["teacher"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
         self.step = state["step"]
-        lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= self.step]  # what came after is done again
-        self.metrics.write_text("".join(line + "\n" for line in kept))
+        if rank_and_world()[0] == 0:
+            lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
+            kept = [line for line in lines if json.loads(line)["step"] <= self.step]  # what came after is done again
+            self.metrics.write_text("".join(line + "\n" for line in kept))
 
     def log(self, **values: float) -> None:
         if rank_and_world()[0] == 0:
@@ -133,9 +101,11 @@ class Run:
 
     def evaluate(self) -> dict[str, Tensor]:
         """Confusion matrices of student and teacher on the target's validation split; logs their mIoU."""
-        networks = {"student": self.student.network, "teacher": self.teacher}
+        networks = {"student": self.models.student.network}
+        if self.step >= self.settings.pretrain_iterations:  # there is no teacher before
+            networks["teacher"] = self.models.teacher
         confusions = {
-            name: evaluate(network, self.validation, NUM_CLASSES, self.device, name)
+            name: evaluate(network, self.validation, NUM_CLASSES, self.device, name, self.settings.eval_window)
             for name, network in networks.items()
         }
         self.log(**{f"miou_{name}": mean_iou(confusion) for name, confusion in confusions.items()})
@@ -145,15 +115,19 @@ class Run:
 def open_data(settings: Settings) -> tuple[Domain, Domain, Domain]:
     """Source and target training samples and target validation samples."""
     source, target = settings.source, settings.target
-    if not source and not target:
+    if bool(source) != bool(target):
+        sys.exit("give both --source and --target, or neither for the embedded scenes")
+    if not source:
         if rank_and_world()[0] == 0:
             write_scenes(Path(settings.scenes))
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         source, target = f"gta5:{settings.scenes}/gta5", f"cityscapes:{settings.scenes}/cityscapes"
-    if not source or not target:
-        sys.exit("give both --source and --target, or neither for the embedded scenes")
-    return open_domain(source), open_domain(target), open_domain(target, "val")
+    return (
+        open_domain(source, size=settings.source_size),
+        open_domain(target, size=settings.target_size),
+        open_domain(target, "val", size=settings.target_size),
+    )
 
 
 def run_folder(settings: Settings) -> Path:
@@ -163,8 +137,7 @@ def run_folder(settings: Settings) -> Path:
         if folder.exists() and not settings.resume:
             sys.exit(f"{folder} exists; give another --out, or go on with it: --resume {folder}")
         return folder
-    method = settings.method + ("" if settings.mrm_weight == 0 or settings.method == "source-only" else "+mrm")
-    first = Path("runs") / f"{method}-seed{settings.seed}"
+    first = Path("runs") / f"{settings.method}{'+mrm' if settings.uses_mrm else ''}-seed{settings.seed}"
     folder, count = first, 1
     while folder.exists():
         count += 1
@@ -184,7 +157,7 @@ def train(settings: Settings, make_student: Callable[..., nn.Module], step_funct
         settings.batch_size,
         settings.seed,
         first_sample=rank * settings.batch_size,
-        margins=settings.margins,
+        margins=settings.margins[:2],
     )
     bar = tqdm(total=run.total, initial=run.step, desc=run.folder.name, disable=rank > 0, dynamic_ncols=True)
     started, first_step = time.perf_counter(), run.step
@@ -197,11 +170,12 @@ def train(settings: Settings, make_student: Callable[..., nn.Module], step_funct
             bar.set_postfix({key: f"{value:.3f}" for key, value in values.items()})
             run.log(**values)
         if run.step < run.total and (run.step % settings.eval_every == 0 or run.step == settings.pretrain_iterations):
-            confusions = run.evaluate()
-            bar.write(f"step {run.step}: " + ", ".join(f"{k} {mean_iou(c):.2f}" for k, c in confusions.items()))
+            scores = ", ".join(f"{name} {mean_iou(confusion):.2f}" for name, confusion in run.evaluate().items())
+            if rank == 0:
+                bar.write(f"step {run.step}: mIoU {scores}")
         if run.step % settings.save_every == 0 or run.step == run.total or stop:
             run.save()
-        if stop:
+        if stop and run.step < run.total:
             bar.close()
             sys.exit(f"interrupted at step {run.step} of {run.total}; go on with --resume {run.folder}")
     bar.close()
@@ -213,19 +187,19 @@ def train(settings: Settings, make_student: Callable[..., nn.Module], step_funct
 
 def one_step(run: Run, batch: Batch, step_function: StepFunction) -> dict[str, Tensor]:
     """Learning rates, the method's losses with their backward passes, the update."""
-    settings = run.settings
+    settings, models = run.settings, run.models
     torch.manual_seed(seed_of(settings.seed, "step", run.step, rank_and_world()[0]))  # dropout
     for optimizer in run.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * rate_factor(run.step, settings)
         optimizer.zero_grad()
     step = run.step - settings.pretrain_iterations
-    losses = step_function(step, batch, run.student, run.teacher, settings, Draws(settings, run.step))
-    average_gradients(run.student)
+    losses = step_function(step, batch, models, settings, Draws(settings, run.step))
+    average_gradients(models.student)
     for optimizer in run.optimizers:
         optimizer.step()
     if step == -1:  # self-training starts from the pretrained network
-        run.teacher.load_state_dict(run.student.network.state_dict())
+        models.teacher.load_state_dict(models.student.network.state_dict())
     return losses
 
 
@@ -248,10 +222,16 @@ def finish(run: Run) -> None:
     confusions = run.evaluate()
     if rank_and_world()[0] > 0:
         return
+    names = [c.name for c in CITYSCAPES]
     result = {
         "settings": asdict(run.settings),
         "miou": {name: mean_iou(confusion) for name, confusion in confusions.items()},
-        "iou": {name: dict(zip([c.name for c in CITYSCAPES], class_iou(c).tolist())) for name, c in confusions.items()},
+        "iou": {
+            name: {
+                k: v for k, v in zip(names, class_iou(confusion).tolist()) if v == v
+            }  # without the NaN of absent classes
+            for name, confusion in confusions.items()
+        },
         "torch": torch.__version__,
         "device": str(run.device),
         "threads": torch.get_num_threads(),

@@ -1,4 +1,4 @@
-"""Every setting of the trainers: one dataclass, from which the command line is made."""
+"""Every setting of the trainers: one dataclass, from which the command line is made, and the papers' values."""
 
 from __future__ import annotations
 
@@ -9,64 +9,96 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from .networks.build import DECODERS
 
-def setting(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+METHODS = ("dacs", "daformer", "hrda", "mic", "source-only")
+
+
+def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, names: str = "") -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "names": names.split()})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Defaults are those of the embedded street scenes."""
+    """Defaults are those of the embedded street scenes (preset "small")."""
 
     # what is trained
-    method: str = setting("dacs", "self-training method")
-    network: str = setting("small", "network", ("small",))
+    method: str = setting("mic", "self-training method", METHODS)
+    preset: str = setting("small", "where the other defaults come from", ("small", "paper"))
+    encoder: str = setting("small", "encoder: small, or a name of segmentation_models_pytorch (mit_b5, resnet101)")
+    decoder: str = setting("small", "decoder", DECODERS)
+    hrda: bool = setting(False, "HRDA's two resolutions, with any encoder and decoder")
+    detail_crop: int = setting(48, "side in pixels of HRDA's detail crops")
+    encoder_weights: str = setting("", "imagenet, a file of encoder weights, or empty for random ones")
+    init: str = setting("", "released checkpoint of DAFormer, HRDA or MIC to start from (MiT encoders)")
     seed: int = setting(0, "of everything that is drawn")
 
     # data
-    source: str = setting("", "labelled domain, as gta5:PATH; empty: the embedded scenes")
-    target: str = setting("", "unlabelled domain, as cityscapes:PATH; empty: the embedded scenes")
+    source: str = setting("", "labelled domain as LAYOUT:PATH; empty: the embedded scenes")
+    target: str = setting("", "unlabelled domain as LAYOUT:PATH; empty: the embedded scenes")
     scenes: str = setting("data/scenes", "folder the embedded scenes are written to, once")
-    crop: tuple[int, int] = setting((96, 192), "rows and columns of training crops")
+    source_size: tuple[int, int] | None = setting(
+        None, "source images are resized to this before cropping", names="ROWS COLS"
+    )
+    target_size: tuple[int, int] | None = setting(
+        None, "target images are resized to this before cropping", names="ROWS COLS"
+    )
+    crop: tuple[int, int] = setting((96, 192), "size of training crops", names="ROWS COLS")
     batch_size: int = setting(4, "images of each domain per step and process")
     workers: int = setting(0, "processes that load data beside the training process")
+    rare_classes: bool = setting(False, "rare class sampling of source images (DAFormer)")
+    rare_temperature: float = setting(0.01, "temperature of rare class sampling")
+    rare_min_pixels: int = setting(60, "pixels from which an image counts as showing a class")
+    rare_min_crop_ratio: float = setting(0.5, "share of these pixels that a crop must show of the class")
 
     # schedule
     pretrain_iterations: int = setting(
-        800, "steps on the source alone before self-training; stands in for ImageNet weights on the small network"
+        800, "steps on the source alone before self-training; on the small network they stand in for ImageNet weights"
     )
     pretrain_lr: float = setting(1e-3, "learning rate of those steps")
     iterations: int = setting(1500, "steps of the method")
+    optimizer: str = setting("adamw", "optimiser of the network", ("adamw", "sgd"))
     lr: float = setting(5e-4, "learning rate of the encoder")
     head_lr_factor: float = setting(1.0, "learning rate of the decoder / of the encoder")
-    weight_decay: float = setting(0.01, "of AdamW")
+    weight_decay: float = setting(0.01, "weight decay; in the paper preset not on the encoder's norms (DAFormer)")
+    norm_decay: bool = setting(True, "weight decay on the encoder's norms too")
+    schedule_power: float = setting(0.9, "the rate falls with (1 - step / iterations) to this power; 1 is linear")
     warmup: int = setting(50, "steps of linear warm-up, in either phase")
 
     # self-training
     alpha: float = setting(0.99, "the teacher's EMA decay")
     threshold: float = setting(0.968, "probability from which a pseudo-label counts as confident")
-    margins: tuple[int, int] = setting((0, 0), "upper and lower rows of target crops that are not trusted")
+    margins: tuple[int, int, int, int] = setting(
+        (0, 0, 0, 0), "margins where pseudo-labels are not trusted", names="TOP BOTTOM LEFT RIGHT"
+    )
+    margins_of_image: bool = setting(False, "margins are those of the whole image, not of the crop (HRDA)")
     jitter: float = setting(0.2, "strength of the colour jitter")
-    augment_source: bool = setting(True, "colour augmentation in steps on the source alone")
-
-    # masked image consistency
+    augment_source: bool = setting(True, "colour augmentation in steps on the source alone (our choice)")
+    fd_weight: float = setting(
+        0.0, "weight of the ImageNet feature distance (0.005 in DAFormer); needs encoder weights"
+    )
     mic_weight: float = setting(1.0, "weight of the masked consistency loss")
-    mic_mask_ratio: float = setting(0.3, "share of the image that is removed (0.7 in the paper)")
-    mic_block_size: int = setting(12, "side in pixels of the blocks that are removed (64 in the paper)")
+    mic_mask_ratio: float = setting(0.3, "share of the image that is removed (0.7 in MIC)")
+    mic_block_size: int = setting(12, "side in pixels of the blocks that are removed (64 in MIC)")
 
     # masked representation modeling
-    mrm_weight: float = setting(2.0, "weight of the MRM loss; 0 builds no Rebuilder and is the exact baseline")
+    mrm_weight: float = setting(2.0, "weight of the MRM loss (1 in the paper); 0: no Rebuilder, the exact baseline")
+    mrm_on: str = setting("target", "images whose features are rebuilt", ("target", "source", "both"))
     mrm_lr: float = setting(1.5e-3, "learning rate of the Rebuilder (2e-4 in the paper)")
     mrm_mask_ratio: float = setting(0.4, "share of the feature grid that is masked")
     mrm_block_size: int = setting(2, "side in cells of masked blocks (1 in the paper)")
-    mrm_grid: tuple[int, int] = setting((12, 24), "rows and columns of the token grid (16 16 in the paper)")
-    mrm_width: int = setting(64, "width of the Rebuilder (512 in the paper); its heads are 16 wide or 16 in number")
-    mrm_augment: bool = setting(True, "colour augmentation of the target images of the MRM pass (our addition)")
+    mrm_grid: tuple[int, int] = setting((12, 24), "token grid (16 16 in the paper)", names="ROWS COLS")
+    mrm_width: int = setting(64, "width of the Rebuilder (512 in the paper)")
+    mrm_augment: bool = setting(True, "colour augmentation of the images of the MRM pass (our addition)")
+    mrm_freeze_norm: bool = setting(False, "BatchNorm does not record the statistics of the MRM pass")
 
     # the run
     out: str = setting("", "folder of the run; empty: runs/METHOD-seedSEED")
     resume: str = setting("", "folder of a run to go on with; its settings are used")
     eval_every: int = setting(500, "steps between evaluations")
+    eval_window: int = setting(
+        0, "side in pixels of sliding evaluation windows, which overlap by half; 0: whole images"
+    )
     save_every: int = setting(500, "steps between checkpoints")
     log_every: int = setting(10, "steps between lines of metrics.jsonl")
     device: str = setting("auto", "auto, cpu, cuda, mps")
@@ -74,38 +106,120 @@ class Settings:
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
+    @property
+    def uses_mrm(self) -> bool:
+        return self.mrm_weight > 0 and self.method != "source-only"
+
+
+def preset_values(preset: str, method: str) -> dict[str, Any]:
+    """What a preset changes of the defaults, for a method.
+
+    The papers' values are those of the released configurations; where MRM's authors published none (DACS's schedule,
+    the Rebuilder's weight decay and schedule), they are our choice.
+    """
+    if preset == "small":
+        on = {"daformer": {"rare_classes": True}, "hrda": {"rare_classes": True, "hrda": True}}
+        return on.get(method, {})
+    common = {
+        "encoder_weights": "imagenet",
+        "crop": (512, 512),
+        "source_size": (720, 1280),
+        "target_size": (512, 1024),
+        "batch_size": 2,
+        "workers": 4,
+        "pretrain_iterations": 0,
+        "head_lr_factor": 10.0,
+        "augment_source": False,
+        "mic_mask_ratio": 0.7,
+        "mic_block_size": 64,
+        "mrm_weight": 1.0,
+        "mrm_lr": 2e-4,
+        "mrm_block_size": 1,
+        "mrm_grid": (16, 16),
+        "mrm_width": 512,
+        "mrm_augment": False,
+        "eval_every": 4000,
+        "save_every": 1000,
+        "log_every": 50,
+    }
+    if method == "dacs":
+        deeplab = {"encoder": "resnet101", "decoder": "deeplabv2", "optimizer": "sgd", "lr": 2.5e-4}
+        return common | deeplab | {"weight_decay": 5e-4, "warmup": 0, "iterations": 250_000, "eval_every": 10_000}
+    daformer = {
+        "encoder": "mit_b5",
+        "decoder": "daformer",
+        "lr": 6e-5,
+        "norm_decay": False,
+        "schedule_power": 1.0,
+        "warmup": 1500,
+        "iterations": 40_000,
+        "alpha": 0.999,
+        "margins": (15, 120, 0, 0),
+        "rare_classes": True,
+        "rare_min_pixels": 3000,
+        "fd_weight": 0.005,
+    }
+    if method in ("daformer", "source-only"):
+        return common | daformer
+    return (
+        common
+        | daformer
+        | {
+            "hrda": True,
+            "detail_crop": 512,
+            "crop": (1024, 1024),
+            "source_size": (1440, 2560),
+            "target_size": (1024, 2048),
+            "margins": (30, 240, 30, 30),
+            "margins_of_image": True,
+            "rare_min_crop_ratio": 2.0,
+            "eval_window": 1024,
+        }
+    )
+
 
 def load_settings(path: Path) -> Settings:
     """Settings that `Settings.save` wrote."""
-    values = json.loads(path.read_text())
-    return Settings(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    return Settings(**_tuples(json.loads(path.read_text())))
 
 
-def parse(description: str, methods: tuple[str, ...], default_method: str) -> Settings:
-    """Settings from the command line."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    hints = get_type_hints(Settings)
-    for field in dataclasses.fields(Settings):
-        options: dict[str, Any] = {"default": field.default, "help": field.metadata["help"]}
-        kind = hints[field.name]
-        if field.name == "method":
-            options |= {"default": default_method, "choices": methods}
-        elif kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        elif kind in (int, float, str):
-            options |= {"type": kind, "choices": field.metadata["choices"], "metavar": field.name.upper()}
-        else:
-            options |= {
-                "type": int,
-                "nargs": 2,
-                "metavar": ("TOP", "BOTTOM") if field.name == "margins" else ("ROWS", "COLS"),
-            }
-        parser.add_argument(f"--{field.name.replace('_', '-')}", **options)
-    given = vars(parser.parse_args())
-    settings = Settings(**{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()})
+def parse(description: str | None, methods: tuple[str, ...] = METHODS) -> Settings:
+    """Settings from the command line; the first of `methods` is the default."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default="small")
+    first.add_argument("--method", default=methods[0])
+    known, _ = first.parse_known_args()
+    parser = make_parser(description, {"method": methods[0]} | preset_values(known.preset, known.method), methods)
+    settings = Settings(**_tuples(vars(parser.parse_args())))
     if settings.resume:
         path = Path(settings.resume) / "settings.json"
         if not path.is_file():
             parser.error(f"--resume: {path} is missing; expected the folder of an earlier run")
         return dataclasses.replace(load_settings(path), resume=settings.resume, out=settings.resume)
     return settings
+
+
+def make_parser(description: str | None, defaults: dict[str, Any], methods: tuple[str, ...]) -> argparse.ArgumentParser:
+    """One option per field of `Settings`."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    hints = get_type_hints(Settings)
+    for field in dataclasses.fields(Settings):
+        default, kind = defaults.get(field.name, field.default), hints[field.name]
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        help = field.metadata["help"] + (f" (default: {shown})" if shown not in ("", None) else "")
+        options: dict[str, Any] = {"default": default, "help": help.replace("%", "%%")}
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif names := tuple(field.metadata["names"]):
+            options |= {"type": int, "nargs": len(names), "metavar": names}
+        else:
+            choices = methods if field.name == "method" else field.metadata["choices"]
+            options |= {"type": kind, "choices": choices} | ({} if choices else {"metavar": kind.__name__.upper()})
+        parser.add_argument(f"--{field.name.replace('_', '-')}", **options)
+    return parser
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -19,6 +19,7 @@ def settings(scenes, tmp_path):
     from uda.settings import Settings
 
     return Settings(
+        method="dacs",
         source=f"gta5:{scenes[0]}",
         target=f"cityscapes:{scenes[1]}",
         out=str(tmp_path / "run"),
@@ -26,6 +27,7 @@ def settings(scenes, tmp_path):
         batch_size=2,
         pretrain_iterations=2,
         iterations=4,
+        warmup=0,
         threshold=0.1,  # else nothing is trusted so early, and the losses on pseudo-labels are zero
         mrm_grid=(6, 12),
         log_every=1,

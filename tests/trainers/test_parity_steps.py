@@ -1,18 +1,42 @@
-"""Three training steps of MIC against MIC's own numbers, put together from the pieces the trainers use."""
+"""Three training steps of MIC, through the trainer's own step function, against MIC's own numbers."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from mic_steps import SETTINGS, build, build_student, check_step, check_teacher, step_inputs
+from mic_steps import SETTINGS, Step, build, build_student, check_step, check_teacher, step_inputs
 from parity import Parity
 from torch import Tensor, nn
-from uda.losses import feature_distance
-from uda.mixing import mix
+from train_mic_mrm import Student, train_step
+from uda.datasets import Batch
+from uda.draws import Draws
 from uda.optim import adamw
-from uda.teacher import make_teacher, pseudo_label, update_teacher
+from uda.settings import Settings
+from uda.teacher import make_teacher
 
 pytest.importorskip("segmentation_models_pytorch")
+
+
+class GivenDraws(Draws):
+    """The reference's random choices in place of drawn ones."""
+
+    def __init__(self, given: Step) -> None:
+        self.given = given
+
+    def pasted(self, labels: Tensor, per_image: bool = True) -> Tensor:
+        assert not per_image  # MIC draws from the classes of the batch
+        return self.given.paste[:, 0]
+
+    def colours(self, purpose: str, images: Tensor) -> Tensor:
+        return images
+
+    def kept(self, images: Tensor) -> Tensor:
+        return self.given.keep
+
+    def box(self, purpose: str, network: nn.Module, images: Tensor):
+        return getattr(self.given, f"{purpose}_box")
 
 
 def test_three_steps_of_mic() -> None:
@@ -22,41 +46,26 @@ def test_three_steps_of_mic() -> None:
     for module in teacher.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()  # the reference's teacher starts with fresh statistics
+    models = SimpleNamespace(student=Student(student, None), teacher=teacher, imagenet_feats=torch.no_grad()(imagenet))
     optimizer = adamw(student, SETTINGS["lr"], SETTINGS["weight_decay"])
+    settings = Settings(
+        method="mic",
+        alpha=SETTINGS["alpha"],
+        threshold=SETTINGS["threshold"],
+        fd_weight=SETTINGS["feature_distance_weight"],
+        mic_weight=SETTINGS["masked_weight"],
+        mrm_weight=0.0,
+    )
+    teacher_logits: list[Tensor] = []
+    predict = teacher.predict
+    teacher.predict = lambda images: teacher_logits.append(predict(images)) or teacher_logits[-1]
+
     for index in range(3):
-        step, losses = step_inputs(parity, index), {}
-        update_teacher(teacher, student, index, SETTINGS["alpha"])
+        step = step_inputs(parity, index)
         optimizer.zero_grad()
-
-        def backward(name: str, parts: dict[str, Tensor], losses: dict[str, float] = losses) -> None:
-            losses[f"{name}decode.loss_seg"] = parts["fused"].item()
-            losses[f"{name}decode.hr.loss_seg"] = parts["detail"].item()
-            (parts["fused"] + parts["detail"]).backward(retain_graph=name == "")
-
-        feats = student.encode(step.source, step.source_box)
-        backward("", student.loss_parts(feats, step.labels))
-        with torch.no_grad():
-            reference = imagenet(student.context_images(step.source))
-        distance = feature_distance(student.context_levels(feats), reference, step.labels)
-        distance = SETTINGS["feature_distance_weight"] * distance
-        distance.backward()
-        losses["src.loss_imnet_feat_dist"] = distance.item()
-
-        with torch.no_grad():
-            logits = teacher.predict(step.target)
-        pseudo_labels, weights = pseudo_label(logits, SETTINGS["threshold"])
-        losses["pseudo_weight"] = weights[0, 0, 0].item()
-        check_teacher(parity, index, teacher, logits, pseudo_labels)
-        weights = weights * step.trusted
-
-        mixed = student.encode(mix(step.paste, step.source, step.target), step.mixed_box)
-        mixed_labels = mix(step.paste, step.labels, pseudo_labels)
-        mixed_weights = mix(step.paste, torch.ones_like(weights), weights)
-        backward("mix.", student.loss_parts(mixed, mixed_labels, mixed_weights))
-
-        masked = student.encode(step.target * step.keep, step.masked_box)
-        backward("masked.", student.loss_parts(masked, pseudo_labels, weights))
-
+        batch = Batch(step.source, step.labels, step.target, step.trusted)
+        losses = train_step(index, batch, models, settings, GivenDraws(step))
         gradients = {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}
+        check_teacher(parity, index, teacher, teacher_logits[-1], teacher_logits[-1].argmax(1))
         optimizer.step()
-        check_step(parity, index, losses, gradients, student)
+        check_step(parity, index, {name: loss.item() for name, loss in losses.items()}, gradients, student)

@@ -37,6 +37,7 @@ class SmallEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.out_channels = [32, 128]
+        self.strides = [4, 8]
         self.stem = nn.Sequential(conv(3, 16, stride=2), conv(16, 32, stride=2), ResidualBlock(32, 32, 1))
         self.stage = nn.Sequential(ResidualBlock(32, 64, 2), conv(64, 128, 1))
 

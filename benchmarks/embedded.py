@@ -1,0 +1,127 @@
+"""Trains the methods with and without MRM on the embedded street scenes, paired by seed, and makes the table.
+
+    python benchmarks/embedded.py                            # 3 seeds, 5 arms: about an hour on 2 cores
+    python benchmarks/embedded.py --arms dacs dacs+mrm --seeds 4 5
+
+Runs that have ended are kept and not run again; interrupted ones go on. The runs of one seed see the same data, mixes
+and augmentations. Writes benchmarks/results/embedded.json and embedded.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+ARMS = {
+    "source-only": ["train_dacs_mrm.py", "--method", "source-only"],
+    "dacs": ["train_dacs_mrm.py", "--mrm-weight", "0"],
+    "dacs+mrm": ["train_dacs_mrm.py"],
+    "dacs+mrm-frozen-norm": ["train_dacs_mrm.py", "--mrm-freeze-norm"],
+    "daformer": ["train_mic_mrm.py", "--method", "daformer", "--mrm-weight", "0"],
+    "daformer+mrm": ["train_mic_mrm.py", "--method", "daformer"],
+    "hrda": ["train_mic_mrm.py", "--method", "hrda", "--mrm-weight", "0"],
+    "hrda+mrm": ["train_mic_mrm.py", "--method", "hrda"],
+    "mic": ["train_mic_mrm.py", "--mrm-weight", "0"],
+    "mic+mrm": ["train_mic_mrm.py"],
+}
+DEFAULT_ARMS = ["source-only", "dacs", "dacs+mrm", "mic", "mic+mrm"]
+# what each arm is compared with
+BASE = {"dacs": "source-only"} | {f"{name}+mrm": name for name in ("dacs", "daformer", "hrda", "mic")}
+BASE["dacs+mrm-frozen-norm"] = "dacs+mrm"
+
+
+def run_arm(name: str, seed: int, folder: Path) -> None:
+    """One training in a process of its own, with one thread, so that numbers do not depend on the cores."""
+    out = folder / f"{name}-seed{seed}"
+    if (out / "result.json").exists():
+        return
+    script, *flags = ARMS[name]
+    flags += ["--seed", str(seed), "--out", str(out), "--scenes", str(folder / "scenes")]
+    if (out / "checkpoint.pt").exists():
+        flags = ["--resume", str(out)]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}-seed{seed}.log").open("w") as log:
+        command = [sys.executable, str(ROOT / "examples" / script), *flags]
+        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
+    if done.returncode:
+        raise SystemExit(f"{name} with seed {seed} failed; see {log.name}")
+    print(f"{name} seed {seed}: {json.loads((out / 'result.json').read_text())['miou']}", flush=True)
+
+
+def collect(folder: Path, arms: list[str], seeds: list[int]) -> dict[str, Any]:
+    """The results of all arms and seeds with what is needed to run them again."""
+    runs = {arm: [json.loads((folder / f"{arm}-seed{s}" / "result.json").read_text()) for s in seeds] for arm in arms}
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    first = runs[arms[0]][0]
+    return {
+        "seeds": seeds,
+        "commit": commit.stdout.strip(),
+        "machine": f"{platform.machine()}, {first['device']}, {first['threads']} thread per run",
+        "torch": first["torch"],
+        "python": platform.python_version(),
+        "arms": {
+            arm: {
+                "command": " ".join(ARMS[arm]),
+                "student": [run["miou"]["student"] for run in results],
+                "teacher": [run["miou"]["teacher"] for run in results],
+                "iou": [run["iou"]["student"] for run in results],
+            }
+            for arm, results in runs.items()
+        },
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """Mean and standard deviation over seeds, and the difference to each arm's baseline, paired by seed."""
+    lines = ["| method | student mIoU | teacher mIoU | difference, paired by seed |", "|---|---|---|---|"]
+    arms = results["arms"]
+    for name, arm in arms.items():
+        difference = ""
+        base = BASE.get(name)
+        if base in arms:
+            deltas = [a - b for a, b in zip(arm["student"], arms[base]["student"])]
+            difference = f"{spread(deltas, signed=True)} over {base} ({', '.join(f'{d:+.2f}' for d in deltas)})"
+        lines.append(f"| {name} | {spread(arm['student'])} | {spread(arm['teacher'])} | {difference} |")
+    seeds = ", ".join(map(str, results["seeds"]))
+    note = f"Seeds {seeds}; mean ± standard deviation; torch {results['torch']}, {results['machine']}."
+    return "\n".join([*lines, "", note, ""])
+
+
+def spread(values: list[float], signed: bool = False) -> str:
+    mean = f"{statistics.mean(values):+.2f}" if signed else f"{statistics.mean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=DEFAULT_ARMS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--folder", type=Path, default=Path("runs/embedded"), help="of the runs")
+    parser.add_argument("--parallel", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
+    args = parser.parse_args()
+
+    sys.path.insert(0, str(ROOT / "examples"))
+    from uda.scenes import write_scenes
+
+    write_scenes(args.folder / "scenes")
+    with ThreadPoolExecutor(args.parallel) as pool:
+        list(pool.map(lambda job: run_arm(*job, args.folder), [(arm, s) for s in args.seeds for arm in args.arms]))
+    results = collect(args.folder, args.arms, args.seeds)
+    out = ROOT / "benchmarks" / "results"
+    out.mkdir(exist_ok=True)
+    (out / "embedded.json").write_text(json.dumps(results, indent=2) + "\n")
+    (out / "embedded.md").write_text(table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
