@@ -1,117 +1,131 @@
-"""Data sets as people have them on disk, and the batches of a training step.
+"""Domains, and the batches of a training step.
 
-A domain is given as LAYOUT:PATH, such as gta5:/data/gta5 or cityscapes:/data/cityscapes.
+A domain is given as LAYOUT:PATH, such as gta5:/data/gta5 or cityscapes:/data/cityscapes; see layouts.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .labels import CITYSCAPES_IDS, IGNORE, TRAIN_IDS
+from .images import image_size, open_image, read_ids
+from .labels import IGNORE, ClassSet
+from .layouts import LAYOUTS, Sample
+from .rare_class import RareClassSampler, crop_with_class
 from .rng import generator
 from .teacher import zero_margins
-from .transforms import normalise, random_crop, random_flip
-
-CONVERTED = "_labelTrainIds.png"
-
-
-class Sample(NamedTuple):
-    image: Path
-    label: Path  # need not exist where labels are not read
+from .transforms import normalise, pad, random_crop, random_flip
 
 
 @dataclass(frozen=True)
 class Domain:
     """The samples of one split and how to read them.
 
-    size: (height, width) that images and labels are resized to before cropping; None leaves them as they are.
+    spec: LAYOUT:PATH.
+    size: (height, width) of the frame that images and labels are resized to fit before cropping, proportions kept, as
+        the published recipes do: (720, 1280) makes GTA5's 1052 x 1914 704 x 1280. None leaves them as they are.
     """
 
+    spec: str
     samples: list[Sample]
-    ids: NDArray[np.uint8]
+    classes: ClassSet
     size: tuple[int, int] | None = None
+
+    @property
+    def root(self) -> Path:
+        return Path(self.spec.partition(":")[2]).expanduser()
+
+    def pixels(self, index: int) -> Tensor:
+        """(3, H, W) uint8, RGB."""
+        image = np.array(open_image(self.samples[index].image).convert("RGB"))
+        return self._resize(torch.from_numpy(image).permute(2, 0, 1))
 
     def image(self, index: int) -> Tensor:
         """(3, H, W) in [0, 1]."""
-        with open_image(self.samples[index].image) as file:
-            image = file.convert("RGB")
-        if self.size:
-            image = image.resize(self.size[::-1], Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+        return self.pixels(index).float() / 255
 
     def labels(self, index: int, resized: bool = True) -> Tensor:
         """(H, W) train ids, uint8, 255 where ignored; in the file's own size unless `resized`."""
-        path = self.samples[index].label
-        with open_image(path) as file:
-            if file.mode not in ("L", "P"):
-                raise ValueError(f"{path}: expected an 8-bit map of label ids (mode L or P), got mode {file.mode}")
-            if self.size and resized:
-                file = file.resize(self.size[::-1], Image.Resampling.NEAREST)
-            raw = np.array(file)
-        ids = TRAIN_IDS if path.name.endswith(CONVERTED) else self.ids
-        return torch.from_numpy(ids[raw])
+        sample = self.samples[index]
+        labels = torch.from_numpy(self.classes.train_ids(read_ids(sample.label), sample.label, sample.converted))
+        return self._resize(labels) if resized else labels
+
+    def labelled(self, index: int) -> tuple[Tensor, Tensor]:
+        """Pixels (3, H, W) and labels (H, W) of one size.
+
+        Raises:
+            ValueError: the two files differ in size.
+        """
+        labels = self.labels(index, resized=False)
+        self.check_size(index, labels)
+        return self.pixels(index), self._resize(labels)
+
+    def check_size(self, index: int, labels: Tensor) -> None:
+        """Raises ValueError where labels in their file's own size are not of their image's."""
+        image, path = self.samples[index]
+        expected, got = image_size(image), tuple(labels.shape)
+        if got != expected:
+            raise ValueError(f"{path}: expected labels of the image's size {expected}, got {got}")
+
+    def check_labels(self) -> None:
+        """Raises FileNotFoundError, at once instead of in the middle of a run, where an image has no label file."""
+        missing = [sample for sample in self.samples if not sample.label.exists()]
+        if missing:
+            image, label = missing[0]
+            counts = f"{len(missing)} of {len(self)} images have no labels"
+            raise FileNotFoundError(f"{label}: expected the labels of {image}, found no such file ({counts})")
+
+    def _resize(self, x: Tensor) -> Tensor:
+        """Bytes (3, H, W) or labels (H, W) to `size`; bilinear without smoothing, as in the published recipes."""
+        size = fitted((x.shape[-2], x.shape[-1]), self.size) if self.size else x.shape[-2:]
+        if x.shape[-2:] == size:
+            return x
+        if x.ndim == 2:
+            return F.interpolate(x[None, None], size, mode="nearest-exact")[0, 0]
+        # bytes alone would be rounded twice, between rows and columns
+        return F.interpolate(x[None].float(), size, mode="bilinear")[0].round_().byte()
 
     def __len__(self) -> int:
         return len(self.samples)
 
 
-def open_image(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        raise ValueError(f"{path}: expected an image, could not be read as one") from None
-
-
-def gta5(root: Path, split: str) -> list[Sample]:
-    """images/NAME.png and labels/NAME.png (or NAME_labelTrainIds.png); one split."""
-    return [Sample(image, prefer_converted(root / "labels" / image.name)) for image in find(root, "images/*.png")]
-
-
-def cityscapes(root: Path, split: str) -> list[Sample]:
-    """leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png and gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png."""
-    suffix = "_leftImg8bit.png"
-    samples = []
-    for image in find(root, f"leftImg8bit/{split}/*/*{suffix}"):
-        name = image.name.removesuffix(suffix)
-        raw = root / "gtFine" / split / image.parent.name / f"{name}_gtFine_labelIds.png"
-        samples.append(Sample(image, prefer_converted(raw, f"{name}_gtFine{CONVERTED}")))
-    return samples
-
-
-LAYOUTS = {"gta5": gta5, "cityscapes": cityscapes}
-
-
-def find(root: Path, pattern: str) -> list[Path]:
-    """The files of a pattern, sorted; an error says what was expected where."""
-    paths = sorted(root.glob(pattern))
-    if not paths:
-        raise FileNotFoundError(f"{root}: expected files like {root / pattern}, found none")
-    return paths
-
-
-def prefer_converted(raw: Path, converted_name: str | None = None) -> Path:
-    converted = raw.with_name(converted_name or raw.stem + CONVERTED)
-    return converted if converted.exists() else raw
+def fitted(size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
+    """The largest (height, width) of the proportions of `size` that fits the frame, which is turned for tall images."""
+    scale = min(max(frame) / max(size), min(frame) / min(size))
+    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
 
 
 def open_domain(spec: str, split: str = "train", size: tuple[int, int] | None = None) -> Domain:
-    """The domain that LAYOUT:PATH names."""
+    """The domain that LAYOUT:PATH names.
+
+    Args:
+        spec: the layout, one of `LAYOUTS`, and the folder.
+        split: "train" or "val"; GTA5 and SYNTHIA have one split for both.
+        size: see `Domain`.
+
+    Raises:
+        ValueError: no such layout.
+        FileNotFoundError: the folder is not laid out so.
+    """
     layout, colon, path = spec.partition(":")
     if not colon or layout not in LAYOUTS:
         raise ValueError(f"expected LAYOUT:PATH with LAYOUT one of {', '.join(LAYOUTS)}, got {spec!r}")
-    return Domain(LAYOUTS[layout](Path(path).expanduser(), split), CITYSCAPES_IDS, size)
+    return Domain(spec, *LAYOUTS[layout](Path(path).expanduser(), split), size)
+
+
+def check_classes(source: Domain, target: Domain) -> None:
+    """Raises ValueError where the two domains have other classes or order them otherwise."""
+    ours, theirs = source.classes.names, target.classes.names
+    if ours != theirs:
+        raise ValueError(f"expected one list of classes, got {ours} in {source.spec} and {theirs} in {target.spec}")
 
 
 @dataclass(frozen=True)
@@ -132,10 +146,14 @@ class Batches(Dataset[Batch]):
 
     Args:
         source, target: where samples are drawn from, with replacement. Target labels are not read.
-        crop: (rows, cols) of the random crops.
+        crop: (rows, cols) of the random crops. Smaller images are filled up at the right and at the bottom: with the
+            mean colour, ignored labels, and no trust.
         batch_size: samples of each domain in this process.
         first_sample: number of this process's first sample within the whole batch.
-        margins: upper and lower rows of target crops whose pseudo-labels are not trusted.
+        margins: (top, bottom) or (top, bottom, left, right) pixels of target crops whose pseudo-labels are not trusted.
+        margins_of_image: the margins are those of the whole, resized target image and are cropped with it (HRDA).
+        rare: draws source images by the classes that they show (DAFormer); None draws them evenly.
+        min_crop_ratio: see `crop_with_class`; 0 takes the first crop.
     """
 
     def __init__(
@@ -146,32 +164,59 @@ class Batches(Dataset[Batch]):
         batch_size: int,
         seed: int,
         first_sample: int = 0,
-        margins: tuple[int, int] = (0, 0),
+        margins: tuple[int, ...] = (0, 0),
+        *,
+        margins_of_image: bool = False,
+        rare: RareClassSampler | None = None,
+        min_crop_ratio: float = 0.5,
     ) -> None:
-        self.source, self.target, self.crop, self.seed, self.margins = source, target, crop, seed, margins
+        if len(margins) not in (2, 4):
+            raise ValueError(f"margins: expected (top, bottom) or (top, bottom, left, right), got {margins}")
+        self.source, self.target, self.crop, self.seed = source, target, crop, seed
         self.samples = range(first_sample, first_sample + batch_size)
+        self.margins, self.margins_of_image = margins, margins_of_image
+        self.rare, self.min_crop_ratio = rare, min_crop_ratio
 
     def __getitem__(self, step: int) -> Batch:
-        source = [self._draw(self.source, "source", step, i) for i in self.samples]
-        target = [self._draw(self.target, "target", step, i) for i in self.samples]
-        images, labels = zip(*source)
-        target_images = normalise(torch.stack([x for x, _ in target]))
-        trusted = zero_margins(torch.ones_like(target_images[:, 0]), *self.margins)
-        return Batch(normalise(torch.stack(images)), torch.stack(labels).long(), target_images, trusted)
+        source_images, labels = zip(*(self._draw_source(generator(self.seed, "source", step, i)) for i in self.samples))
+        target_images, trust = zip(*(self._draw_target(generator(self.seed, "target", step, i)) for i in self.samples))
+        return Batch(
+            normalise(torch.stack(source_images)),
+            torch.stack(labels).long(),
+            normalise(torch.stack(target_images)),
+            torch.stack(trust).float(),
+        )
 
-    def _draw(self, domain: Domain, name: str, step: int, sample: int) -> tuple[Tensor, Tensor]:
-        gen = generator(self.seed, name, step, sample)
-        index = int(torch.randint(len(domain), (), generator=gen))
-        image = domain.image(index)
-        if name == "source":
-            labels = domain.labels(index)
-            if labels.shape != image.shape[1:]:
-                path, shapes = domain.samples[index].label, (tuple(labels.shape), tuple(image.shape[1:]))
-                raise ValueError(f"{path}: expected labels of the image's size {shapes[1]}, got {shapes[0]}")
+    def _draw_source(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Image (3, rows, cols) in [0, 1] and its labels (rows, cols)."""
+        if self.rare is None:
+            index = int(torch.randint(len(self.source), (), generator=gen))
         else:
-            labels = torch.zeros(image.shape[1:], dtype=torch.uint8)
-        image, labels = random_crop(image, labels, self.crop, gen)
-        return random_flip(image, labels, gen)
+            wanted, index = self.rare.draw(gen)
+        image, labels = self.source.labelled(index)
+        draw_crop = partial(random_crop, image, labels, self.crop, gen)
+        if self.rare is None or self.min_crop_ratio == 0:
+            image, labels = draw_crop()
+        else:
+            image, labels = crop_with_class(draw_crop, wanted, self.min_crop_ratio, self.rare.min_pixels)
+        image, labels = random_flip(image, labels, gen)
+        return pad(image.float() / 255, labels, self.crop, IGNORE)
+
+    def _draw_target(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Image (3, rows, cols) in [0, 1] and where it is trusted (rows, cols)."""
+        image = self.target.pixels(int(torch.randint(len(self.target), (), generator=gen)))
+        trusted = torch.ones(image.shape[1:], dtype=torch.uint8)
+        if self.margins_of_image:
+            trusted = without_margins(trusted, *self.margins)
+        image, trusted = random_crop(image, trusted, self.crop, gen, max_share=1)
+        image, trusted = random_flip(image, trusted, gen)
+        image, trusted = pad(image.float() / 255, trusted, self.crop, 0)
+        return image, trusted if self.margins_of_image else without_margins(trusted, *self.margins)
+
+
+def without_margins(trusted: Tensor, top: int, bottom: int, left: int = 0, right: int = 0) -> Tensor:
+    """trusted (H, W) with so many rows and columns at each edge at zero."""
+    return zero_margins(zero_margins(trusted, top, bottom).mT, left, right).mT
 
 
 def batches(data: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
@@ -180,4 +225,4 @@ def batches(data: Batches, start: int, stop: int, workers: int) -> Iterator[Batc
     yield from loader
 
 
-__all__ = ["IGNORE", "Batch", "Batches", "Domain", "Sample", "batches", "open_domain", "open_image"]
+__all__ = ["IGNORE", "Batch", "Batches", "Domain", "Sample", "batches", "check_classes", "open_domain", "open_image"]

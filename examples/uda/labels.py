@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 IGNORE = 255
+UNKNOWN = 254  # in a table of ids: no file of this data set should hold that id
+MAX_CLASSES = 254  # train ids 0 to 253
 
 
 class LabelClass(NamedTuple):
@@ -40,17 +45,79 @@ CITYSCAPES = (
 CITYSCAPES_NAMES = [c.name for c in CITYSCAPES]
 CITYSCAPES_COLOURS = np.array([c.colour for c in CITYSCAPES], dtype=np.uint8)
 
+# SYNTHIA's own ids of those classes, in their order. Of terrain, truck and train RAND-CITYSCAPES shows nothing.
+SYNTHIA_RAW_IDS = (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11)
 
-def id_table(raw_to_train: dict[int, int]) -> NDArray[np.uint8]:
-    """(256,) lookup table raw id -> train id, 255 for all ids that are not named."""
-    table = np.full(256, IGNORE, dtype=np.uint8)
+# Train ids over which SYNTHIA -> Cityscapes is reported: the 16 classes both have, and 13 without the hardest three.
+SYNTHIA16 = [k for k, name in enumerate(CITYSCAPES_NAMES) if name not in ("terrain", "truck", "train")]
+SYNTHIA13 = [k for k in SYNTHIA16 if CITYSCAPES_NAMES[k] not in ("wall", "fence", "pole")]
+
+
+def id_table(raw_to_train: dict[int, int], ignored: Iterable[int] = ()) -> NDArray[np.uint8]:
+    """(256,) lookup table raw id -> train id.
+
+    255 for `ignored` ids that are not in `raw_to_train`, and for raw 255 (which is how -1 is stored in a byte);
+    `UNKNOWN` for all others.
+    """
+    table = np.full(256, UNKNOWN, dtype=np.uint8)
+    table[[*ignored, IGNORE]] = IGNORE
     for raw, train in raw_to_train.items():
         table[raw] = train
     return table
 
 
-CITYSCAPES_IDS = id_table({c.raw_id: train for train, c in enumerate(CITYSCAPES)})
-TRAIN_IDS = id_table({train: train for train in range(len(CITYSCAPES))})
+_CITYSCAPES_MAP = {c.raw_id: train for train, c in enumerate(CITYSCAPES)}
+CITYSCAPES_IDS = id_table(_CITYSCAPES_MAP, ignored=range(34))
+GTA5_IDS = id_table(_CITYSCAPES_MAP, ignored=range(35))  # its licence plates are 34, Cityscapes' -1
+SYNTHIA_IDS = id_table({raw: train for train, raw in enumerate(SYNTHIA_RAW_IDS)}, ignored=range(23))
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """The classes of a data set: train id k is names[k], drawn in colours[k].
+
+    ids: the lookup table of its raw label files, see `id_table`.
+    """
+
+    names: list[str]
+    colours: NDArray[np.uint8]  # (K, 3)
+    ids: NDArray[np.uint8]  # (256,)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def train_ids(self, stored: NDArray[np.integer], path: Path, converted: bool) -> NDArray[np.uint8]:
+        """Ids as a file stores them -> train ids.
+
+        Args:
+            stored: (H, W), raw ids, or train ids where the file was `converted`.
+            path: the file, to be named.
+
+        Raises:
+            ValueError: an id that this data set does not have.
+        """
+        table = id_table({k: k for k in range(len(self))}) if converted else self.ids
+        highest = int(stored.max(initial=0))
+        if highest <= IGNORE:
+            train: NDArray[np.uint8] = table[stored]
+            strange = train == UNKNOWN
+            if not strange.any():
+                return train
+            highest = int(stored[strange].max())
+        kind = "train id" if converted else "raw id"
+        known = ranges(np.flatnonzero(table != UNKNOWN).tolist())
+        raise ValueError(f"{path}: expected {kind}s {known}, got {highest}")
+
+
+def ranges(numbers: list[int]) -> str:
+    """Sorted numbers in short: [0, 1, 2, 5] -> "0-2, 5"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, run)) for run in runs)
 
 
 def colourise(labels: NDArray[np.integer], colours: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -71,6 +71,7 @@ class RareClassSampler:
             for k, count in pixels.items():
                 totals[k] = totals.get(k, 0) + count
         self.classes, self.probabilities = class_probabilities(totals, temperature)
+        self.min_pixels = min_pixels
         any_pixel = images_per_class(image_pixels, 0)
         self.images = {**any_pixel, **images_per_class(image_pixels, min_pixels)}
 

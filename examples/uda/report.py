@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .labels import CITYSCAPES, CITYSCAPES_COLOURS, IGNORE, colourise
+from .labels import IGNORE, colourise
 from .rng import generator
 from .transforms import normalise
 
@@ -63,28 +63,30 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
     """Rows of target validation images: truth, pseudo-label, mask, prediction from rebuilt features, prediction."""
     student, teacher = run.models.student.eval(), run.models.teacher.eval()
     network, mrm = student.network, student.mrm
+    colours = run.validation.classes.colours
     rows, seen = [], set()
     for index in np.linspace(0, len(run.validation) - 1, count).astype(int).tolist():
         image, truth = run.validation.image(index), run.validation.labels(index).numpy()
         x = normalise(image)[None].to(run.device)
         size = x.shape[-2:]
-        columns = {"image": to_picture(image), "ground truth": colourise(truth, CITYSCAPES_COLOURS)}
-        columns["pseudo-label"] = in_colour(teacher.predict(x))
+        columns = {"image": to_picture(image), "ground truth": colourise(truth, colours)}
+        columns["pseudo-label"] = in_colour(teacher.predict(x), colours)
         if mrm is not None:
             rebuilt, mask = mrm.rebuild(network.encode(x), generator=generator(run.settings.seed, "panel", index))
             columns["mask"] = veil(to_picture(image), F.interpolate(mask.float(), size)[0, 0].cpu().bool().numpy())
             logits = F.interpolate(network.decode(rebuilt), size, mode="bilinear", align_corners=False)
-            columns["from rebuilt features"] = in_colour(logits)
-        columns["prediction"] = in_colour(network.predict(x))
+            columns["from rebuilt features"] = in_colour(logits, colours)
+        columns["prediction"] = in_colour(network.predict(x), colours)
         rows.append(columns)
         seen |= set(np.unique(truth).tolist()) - {IGNORE}
     student.train()
     teacher.train()
-    save_panel(rows, sorted(seen), path)
+    legend = {run.validation.classes.names[k]: colours[k] / 255 for k in sorted(seen)}
+    save_panel(rows, legend, path)
 
 
-def save_panel(rows: list[dict[str, NDArray[np.uint8]]], classes: list[int], path: Path) -> None:
-    """A grid of pictures with a title per column and a legend of the classes below."""
+def save_panel(rows: list[dict[str, NDArray[np.uint8]]], legend: dict[str, NDArray[np.float64]], path: Path) -> None:
+    """A grid of pictures with a title per column and the classes' colours below."""
     height, width = next(iter(rows[0].values())).shape[:2]
     cell = 2.6
     figure, axes = plt.subplots(
@@ -100,9 +102,8 @@ def save_panel(rows: list[dict[str, NDArray[np.uint8]]], classes: list[int], pat
             ax.set_axis_off()
     for ax, title in zip(axes[0], rows[0]):
         ax.set_title(title, fontsize=11)
-    patches = [Rectangle((0, 0), 1, 1, color=CITYSCAPES_COLOURS[k] / 255) for k in classes]
-    names = [CITYSCAPES[k].name for k in classes]
-    figure.legend(patches, names, loc="outside lower center", ncols=min(len(names), 10), frameon=False, fontsize=10)
+    patches = [Rectangle((0, 0), 1, 1, color=colour) for colour in legend.values()]
+    figure.legend(patches, list(legend), loc="outside lower center", ncols=10, frameon=False, fontsize=10)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -113,9 +114,9 @@ def to_picture(image: Tensor) -> NDArray[np.uint8]:
     return picture
 
 
-def in_colour(logits: Tensor) -> NDArray[np.uint8]:
+def in_colour(logits: Tensor, colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(1, K, H, W) -> (H, W, 3) colours of the best class."""
-    return colourise(logits[0].argmax(0).cpu().numpy(), CITYSCAPES_COLOURS)
+    return colourise(logits[0].argmax(0).cpu().numpy(), colours)
 
 
 def veil(picture: NDArray[np.uint8], masked: NDArray[np.bool_]) -> NDArray[np.uint8]:

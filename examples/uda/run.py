@@ -19,19 +19,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .datasets import Batch, Batches, Domain, batches, open_domain
+from .class_statistics import class_statistics
+from .datasets import Batch, Batches, Domain, batches, check_classes, open_domain
 from .distributed import average_gradients, from_first, rank_and_world, start_processes
 from .draws import Draws
 from .evaluation import class_iou, evaluate, iou_table, mean_iou
-from .labels import CITYSCAPES
 from .models import Models, optimizers_of
+from .rare_class import RareClassSampler
 from .report import draw_curves, draw_panel
 from .rng import seed_of
 from .scenes import write_scenes
 from .schedules import poly, warmup_factor
 from .settings import Settings
-
-NUM_CLASSES = len(CITYSCAPES)
 
 # (step of the method, negative while pretraining; batch; models; settings; random choices) -> losses, after backward
 StepFunction = Callable[[int, Batch, Models, Settings, Draws], dict[str, Tensor]]
@@ -52,7 +51,8 @@ class Run:
         self.settings = settings
         self.device = start_processes(settings.device)
         self.source, self.target, self.validation = open_data(settings)
-        self.models = Models(settings, NUM_CLASSES, make_student, self.device)
+        self.num_classes = len(self.source.classes)
+        self.models = Models(settings, self.num_classes, make_student, self.device)
         self.optimizers = optimizers_of(settings, self.models.student)
         self.step = 0
         self.total = settings.pretrain_iterations + settings.iterations
@@ -71,6 +71,7 @@ class Run:
         state = {
             "step": self.step,
             "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.settings).items()},
+            "classes": {"names": self.source.classes.names, "colours": self.source.classes.colours.tolist()},
             "student": self.models.student.state_dict(),
             "teacher": self.models.teacher.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -105,7 +106,7 @@ class Run:
         if self.step >= self.settings.pretrain_iterations:  # there is no teacher before
             networks["teacher"] = self.models.teacher
         confusions = {
-            name: evaluate(network, self.validation, NUM_CLASSES, self.device, name, self.settings.eval_window)
+            name: evaluate(network, self.validation, self.num_classes, self.device, name, self.settings.eval_window)
             for name, network in networks.items()
         }
         self.log(**{f"miou_{name}": mean_iou(confusion) for name, confusion in confusions.items()})
@@ -123,11 +124,13 @@ def open_data(settings: Settings) -> tuple[Domain, Domain, Domain]:
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         source, target = f"gta5:{settings.scenes}/gta5", f"cityscapes:{settings.scenes}/cityscapes"
-    return (
-        open_domain(source, size=settings.source_size),
-        open_domain(target, size=settings.target_size),
-        open_domain(target, "val", size=settings.target_size),
-    )
+    labelled = open_domain(source, size=settings.source_size)
+    unlabelled = open_domain(target, size=settings.target_size)
+    validation = open_domain(target, "val", size=settings.target_size)
+    check_classes(labelled, validation)
+    for domain in (labelled, validation):
+        domain.check_labels()
+    return labelled, unlabelled, validation
 
 
 def run_folder(settings: Settings) -> Path:
@@ -150,15 +153,7 @@ def train(settings: Settings, make_student: Callable[..., nn.Module], step_funct
     run = Run(settings, make_student)
     stop = catch_interrupts()
     rank, _ = rank_and_world()
-    data = Batches(
-        run.source,
-        run.target,
-        settings.crop,
-        settings.batch_size,
-        settings.seed,
-        first_sample=rank * settings.batch_size,
-        margins=settings.margins[:2],
-    )
+    data = batches_of(run)
     bar = tqdm(total=run.total, initial=run.step, desc=run.folder.name, disable=rank > 0, dynamic_ncols=True)
     started, first_step = time.perf_counter(), run.step
     for batch in batches(data, run.step, run.total, settings.workers):
@@ -183,6 +178,27 @@ def train(settings: Settings, make_student: Callable[..., nn.Module], step_funct
         run.log(seconds_per_step=(time.perf_counter() - started) / (run.step - first_step))
     finish(run)
     return run
+
+
+def batches_of(run: Run) -> Batches:
+    """The batches of this process."""
+    settings, rare = run.settings, None
+    if settings.rare_classes:
+        cache = run.folder.parent / "class_statistics"
+        pixels = from_first(lambda: class_statistics(run.source, cache))
+        rare = RareClassSampler(pixels, settings.rare_temperature, settings.rare_min_pixels)
+    return Batches(
+        run.source,
+        run.target,
+        settings.crop,
+        settings.batch_size,
+        settings.seed,
+        first_sample=rank_and_world()[0] * settings.batch_size,
+        margins=settings.margins,
+        margins_of_image=settings.margins_of_image,
+        rare=rare,
+        min_crop_ratio=settings.rare_min_crop_ratio,
+    )
 
 
 def one_step(run: Run, batch: Batch, step_function: StepFunction) -> dict[str, Tensor]:
@@ -222,7 +238,7 @@ def finish(run: Run) -> None:
     confusions = run.evaluate()
     if rank_and_world()[0] > 0:
         return
-    names = [c.name for c in CITYSCAPES]
+    names = run.validation.classes.names
     result = {
         "settings": asdict(run.settings),
         "miou": {name: mean_iou(confusion) for name, confusion in confusions.items()},
@@ -237,7 +253,7 @@ def finish(run: Run) -> None:
         "threads": torch.get_num_threads(),
     }
     (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(iou_table(confusions))
+    print(iou_table(confusions, names))
     draw_curves(run.metrics, run.folder / "curves.png", run.settings.pretrain_iterations)
     draw_panel(run, run.folder / "panel.png")
     print(f"curves, pictures, metrics and checkpoint: {run.folder}")

@@ -27,21 +27,26 @@ def denormalise(images: Tensor) -> Tensor:
     return images * STD.to(images) + MEAN.to(images)
 
 
-def random_crop(image: Tensor, labels: Tensor, size: tuple[int, int], gen: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Crops image (3, H, W) and labels (H, W) at one random place, at most `size`.
+def random_crop(
+    image: Tensor, labels: Tensor, size: tuple[int, int], gen: torch.Generator, max_share: float = 0.75
+) -> tuple[Tensor, Tensor]:
+    """Crops image (3, H, W) and labels (H, W), uint8, at one random place, at most `size`.
 
-    Drawn again, up to ten times, while one class fills more than 75 % of the crop (DAFormer's configuration).
+    Drawn again, up to ten times, while one class fills `max_share` of the crop's labelled pixels or more (DAFormer's
+    configuration for the source); 1 takes the first crop. The crops are views.
     """
     height, width = labels.shape
     rows, cols = min(size[0], height), min(size[1], width)
     if (rows, cols) == (height, width):
         return image, labels
-    for _ in range(10):
+    for _ in range(11):
         top = int(torch.randint(height - rows + 1, (), generator=gen))
         left = int(torch.randint(width - cols + 1, (), generator=gen))
         crop = labels[top : top + rows, left : left + cols]
-        counts = torch.bincount(crop[crop != IGNORE].long())
-        if (counts > 0).sum() > 1 and counts.max() / counts.sum() < 0.75:
+        if max_share >= 1:
+            break
+        counts = torch.bincount(crop.flatten(), minlength=256)[:IGNORE]
+        if (counts > 0).sum() > 1 and counts.max() / counts.sum() < max_share:
             break
     return image[:, top : top + rows, left : left + cols], crop
 
@@ -51,6 +56,18 @@ def random_flip(image: Tensor, labels: Tensor, gen: torch.Generator) -> tuple[Te
     if uniform(gen) < 0.5:
         return image.flip(-1), labels.flip(-1)
     return image, labels
+
+
+def pad(image: Tensor, labels: Tensor, size: tuple[int, int], fill: int) -> tuple[Tensor, Tensor]:
+    """Fills up image (3, h, w), in [0, 1], and labels (h, w) to `size` at the right and at the bottom.
+
+    The image with the mean colour, which is zero once normalised; the labels with `fill`.
+    """
+    rows, cols = size[0] - labels.shape[0], size[1] - labels.shape[1]
+    if rows <= 0 and cols <= 0:
+        return image, labels
+    mean = MEAN.to(image)
+    return F.pad(image - mean, (0, cols, 0, rows)) + mean, F.pad(labels, (0, cols, 0, rows), value=fill)
 
 
 def strong_augment(images: Tensor, generators: list[torch.Generator], jitter: float = 0.2) -> Tensor:

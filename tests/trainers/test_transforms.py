@@ -12,6 +12,7 @@ from uda.transforms import (
     denormalise,
     gaussian_blur,
     normalise,
+    pad,
     random_crop,
     random_flip,
     strong_augment,
@@ -41,6 +42,25 @@ def test_crops_avoid_one_class():
     labels[:, 48:] = 1
     shares = [random_crop(torch.zeros(3, 64, 64), labels, (16, 16), generator(i))[1].float().mean() for i in range(50)]
     assert sum(0.25 < s < 0.75 for s in shares) > 40  # one draw alone hits the seam far less often
+
+
+def test_one_draw_where_one_class_may_fill_the_crop():
+    labels = torch.arange(64 * 64).view(64, 64).remainder(200).byte()
+    gen, other = generator(0), generator(0)
+    crop = random_crop(labels.expand(3, -1, -1), labels, (16, 20), gen, max_share=1)[1]
+    top, left = (int(torch.randint(n, (), generator=other)) for n in (49, 45))
+    assert torch.equal(crop, labels[top : top + 16, left : left + 20])
+    assert torch.equal(gen.get_state(), other.get_state())
+
+
+def test_padding():
+    image, labels = torch.rand(3, 4, 5), torch.ones(4, 5, dtype=torch.uint8)
+    x, y = pad(image, labels, (6, 5), 255)
+    assert x.shape == (3, 6, 5) and y.shape == (6, 5)
+    torch.testing.assert_close(x[:, :4], image)
+    assert not normalise(x)[:, 4:].any()
+    assert (y[4:] == 255).all() and (y[:4] == 1).all()
+    assert pad(image, labels, (4, 3), 255) == (image, labels)  # never cut
 
 
 def test_hue_turns_round():

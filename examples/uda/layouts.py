@@ -1,0 +1,173 @@
+"""Where data sets keep their files: one function per layout, from a folder and a split to samples and classes.
+
+Label files already converted to train ids (NAME_labelTrainIds.png) are preferred to the raw ones beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from .labels import (
+    CITYSCAPES_COLOURS,
+    CITYSCAPES_IDS,
+    CITYSCAPES_NAMES,
+    GTA5_IDS,
+    IGNORE,
+    MAX_CLASSES,
+    SYNTHIA_IDS,
+    ClassSet,
+    id_table,
+)
+
+CONVERTED = "_labelTrainIds.png"
+CLASSES_FORM = '{"classes": [{"name": "road", "ids": [7], "colour": [128, 64, 128]}, ...], "ignore": [0, ...]}'
+
+
+class Sample(NamedTuple):
+    image: Path
+    label: Path  # need not exist where labels are not read
+
+    @property
+    def converted(self) -> bool:
+        """Whether the label file holds train ids."""
+        return self.label.name.endswith(CONVERTED)
+
+
+Found = tuple[list[Sample], ClassSet]
+STREETS = ClassSet(CITYSCAPES_NAMES, CITYSCAPES_COLOURS, CITYSCAPES_IDS)
+
+
+def gta5(root: Path, split: str) -> Found:
+    """images/NAME.png and labels/NAME.png; one split."""
+    samples = [Sample(image, prefer_converted(root / "labels" / image.name)) for image in find(root, "images/*.png")]
+    return samples, ClassSet(CITYSCAPES_NAMES, CITYSCAPES_COLOURS, GTA5_IDS)
+
+
+def synthia(root: Path, split: str) -> Found:
+    """SYNTHIA-RAND-CITYSCAPES: RGB/NAME.png and GT/LABELS/NAME.png (16-bit, class in the first channel); one split."""
+    folder = root / "GT" / "LABELS"
+    samples = [Sample(image, prefer_converted(folder / image.name)) for image in find(root, "RGB/*.png")]
+    return samples, ClassSet(CITYSCAPES_NAMES, CITYSCAPES_COLOURS, SYNTHIA_IDS)
+
+
+def cityscapes(root: Path, split: str) -> Found:
+    """leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png and gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png."""
+    suffix = "_leftImg8bit.png"
+    samples = []
+    for image in find(root, f"leftImg8bit/{split}/*/*{suffix}"):
+        name = image.name.removesuffix(suffix)
+        raw = root / "gtFine" / split / image.parent.name / f"{name}_gtFine_labelIds.png"
+        samples.append(Sample(image, prefer_converted(raw, f"{name}_gtFine{CONVERTED}")))
+    return samples, STREETS
+
+
+def acdc(root: Path, split: str) -> Found:
+    """rgb_anon/CONDITION/SPLIT/SEQUENCE/NAME_rgb_anon.png and gt/.../NAME_gt_labelTrainIds.png.
+
+    All four conditions; also without that level, as DAFormer's instructions have it.
+    """
+    conditions = f"rgb_anon/*/{split}/*/*_rgb_anon.png"
+    merged = f"rgb_anon/{split}/*/*_rgb_anon.png"
+    only_merged = not any(root.glob(conditions)) and any(root.glob(merged))
+    return anonymised(root, merged if only_merged else conditions), STREETS
+
+
+def darkzurich(root: Path, split: str) -> Found:
+    """rgb_anon/SPLIT/night/SEQUENCE/NAME_rgb_anon.png and gt/.../NAME_gt_labelTrainIds.png; training has no labels."""
+    return anonymised(root, f"rgb_anon/{split}/night/*/*_rgb_anon.png"), STREETS
+
+
+def anonymised(root: Path, pattern: str) -> list[Sample]:
+    """The file names that ACDC and Dark Zurich share."""
+    samples = []
+    for image in find(root, pattern):
+        folder = root / "gt" / image.parent.relative_to(root / "rgb_anon")
+        name = image.name.removesuffix("_rgb_anon.png")
+        samples.append(Sample(image, prefer_converted(folder / f"{name}_gt_labelIds.png", f"{name}_gt{CONVERTED}")))
+    return samples
+
+
+def folder(root: Path, split: str) -> Found:
+    """One's own data: images/**/NAME.* and labels/**/NAME.*, below PATH/SPLIT where there is such a folder.
+
+    PATH/classes.json lists the classes; without it they are Cityscapes'.
+    """
+    classes = read_classes(root / "classes.json") if (root / "classes.json").exists() else STREETS
+    base = root / split if (root / split).is_dir() else root
+    Image.init()
+    readable = Image.registered_extensions()
+    images = [path for path in find(base, "images/**/*.*") if path.suffix.lower() in readable]
+    if not images:
+        raise FileNotFoundError(f"{base / 'images'}: expected images (.png, .jpg, ...), found other files only")
+    labels: dict[Path, Path] = {}  # by path below labels/, without ending
+    for path in sorted((base / "labels").glob("**/*.*")):
+        key = path.relative_to(base / "labels").with_suffix("")
+        converted = path.name.endswith(CONVERTED)
+        key = key.with_name(key.name.removesuffix("_labelTrainIds")) if converted else key
+        if path.suffix.lower() in readable and not path.name.startswith("."):
+            labels[key] = path if converted else labels.get(key, path)
+    keys = [path.relative_to(base / "images").with_suffix("") for path in images]
+    return [Sample(image, labels.get(k, base / "labels" / f"{k}.png")) for image, k in zip(images, keys)], classes
+
+
+LAYOUTS: dict[str, Callable[[Path, str], Found]] = {
+    "gta5": gta5,
+    "synthia": synthia,
+    "cityscapes": cityscapes,
+    "acdc": acdc,
+    "darkzurich": darkzurich,
+    "folder": folder,
+}
+
+
+def find(root: Path, pattern: str) -> list[Path]:
+    """The files of a pattern, sorted, hidden ones left out; an error says what was expected where."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    paths = sorted(path for path in root.glob(pattern) if not path.name.startswith("."))
+    if not paths:
+        raise FileNotFoundError(f"{root}: expected files like {root / pattern}, found none")
+    return paths
+
+
+def prefer_converted(raw: Path, converted_name: str | None = None) -> Path:
+    converted = raw.with_name(converted_name or raw.stem + CONVERTED)
+    return converted if converted.exists() else raw
+
+
+def read_classes(path: Path) -> ClassSet:
+    """One's own classes, in the order of their train ids.
+
+    Ids that are neither a class's nor under "ignore" are an error where a label file holds them; 255 is ignored.
+
+    Raises:
+        ValueError: the file is of another form, or an id stands for two classes.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries = [(str(c["name"]), byte_list(c["ids"]), byte_list(c["colour"])) for c in content["classes"]]
+        ignored = byte_list(content.get("ignore", []))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected {CLASSES_FORM}, got {type(error).__name__}: {error}") from error
+    if not 1 <= len(entries) <= MAX_CLASSES or any(len(colour) != 3 for _, _, colour in entries):
+        raise ValueError(f"{path}: expected 1 to {MAX_CLASSES} classes with colours [r, g, b], got {len(entries)}")
+    raw_ids = [raw for _, ids, _ in entries for raw in ids] + ignored
+    twice = sorted({raw for raw in raw_ids if raw_ids.count(raw) > 1})
+    if twice or IGNORE in raw_ids[: len(raw_ids) - len(ignored)]:
+        raise ValueError(f"{path}: expected every id once and 255 for no class, got {twice or [IGNORE]} otherwise")
+    colours = np.array([colour for _, _, colour in entries], dtype=np.uint8)
+    table = id_table({raw: train for train, (_, ids, _) in enumerate(entries) for raw in ids}, ignored)
+    return ClassSet([name for name, _, _ in entries], colours, table)
+
+
+def byte_list(values: Any) -> list[int]:
+    """The values, if they are a list of whole numbers from 0 to 255."""
+    if not isinstance(values, list) or not all(type(v) is int and 0 <= v <= IGNORE for v in values):
+        raise ValueError(f"{values} is not a list of whole numbers from 0 to 255")
+    return values
