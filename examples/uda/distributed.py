@@ -44,6 +44,12 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return sum_over_ranks(x).div_(rank_and_world()[1])
 
 
+def ids_over_ranks(ids: Tensor) -> Tensor:
+    """The distinct values (0 to 255) of every process's tensor, ascending."""
+    present = torch.bincount(ids.flatten(), minlength=256).clamp(max=1)
+    return sum_over_ranks(present).nonzero().flatten()
+
+
 def from_first(make: Callable[[], T]) -> T:
     """What `make` returns in the first process, for all of them."""
     rank, world = rank_and_world()

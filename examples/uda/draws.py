@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mrm_loss import random_mask
 
-from .distributed import rank_and_world
+from .distributed import ids_over_ranks, rank_and_world
 from .mixing import block_mask, class_mask, draw_classes
 from .networks import Box, Segmentor
 from .rng import generator
@@ -30,9 +30,10 @@ class Draws:
         return [generator(self.cfg.seed, purpose, self.step, self.first + i) for i in range(count)]
 
     def pasted(self, labels: Tensor, per_image: bool = True) -> Tensor:
-        """ClassMix: where (B, H, W) source pixels are pasted; classes from each image, or from the whole batch."""
+        """ClassMix: where (B, H, W) source pixels are pasted; classes from each image, or from the whole batch's."""
         gens = self.generators("paste", len(labels))
-        drawn = [draw_classes(y if per_image else labels, gen) for y, gen in zip(labels, gens)]
+        present = None if per_image else ids_over_ranks(labels)
+        drawn = [draw_classes(y if present is None else present, gen) for y, gen in zip(labels, gens)]
         return torch.stack([class_mask(y, classes) for y, classes in zip(labels, drawn)])
 
     def colours(self, purpose: str, images: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Settings:
     encoder: str = setting("small", "encoder: small, or a name of segmentation_models_pytorch (mit_b5, resnet101)")
     decoder: str = setting("small", "decoder", DECODERS)
     hrda: bool = setting(False, "HRDA's two resolutions, with any encoder and decoder")
-    detail_crop: int = setting(48, "side in pixels of HRDA's detail crops")
+    detail_crop: int = setting(96, "side in pixels of HRDA's detail crops")
     encoder_weights: str = setting("", "imagenet, a file of encoder weights, or empty for random ones")
     init: str = setting("", "released checkpoint of DAFormer, HRDA or MIC to start from (MiT encoders)")
     seed: int = setting(0, "of everything that is drawn")
@@ -118,8 +118,8 @@ def preset_values(preset: str, method: str) -> dict[str, Any]:
     the Rebuilder's weight decay and schedule), they are our choice.
     """
     if preset == "small":
-        on = {"daformer": {"rare_classes": True}, "hrda": {"rare_classes": True, "hrda": True}}
-        return on.get(method, {})
+        hrda = {"rare_classes": True, "hrda": True, "mrm_grid": (6, 12)}  # the last level of the half-scale context
+        return {"daformer": {"rare_classes": True}, "hrda": hrda}.get(method, {})
     common = {
         "encoder_weights": "imagenet",
         "crop": (512, 512),
