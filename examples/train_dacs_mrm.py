@@ -16,8 +16,9 @@ from uda.datasets import Batch
 from uda.distributed import mean_over_ranks
 from uda.draws import Draws
 from uda.mixing import mix
+from uda.models import Models
 from uda.networks import Segmentor
-from uda.run import Models, train
+from uda.run import train
 from uda.settings import Settings, parse
 from uda.teacher import pseudo_label, update_teacher
 
@@ -37,9 +38,10 @@ class Student(nn.Module):
     ) -> Tensor:
         """Cross-entropy of images (B, 3, H, W) or, given masked cells, of their rebuilt features."""
         feats = self.network.encode(images)
-        if masked is None:
+        if masked is None or self.mrm is None:
             return self.network.loss(feats, labels, weights)
-        return self.mrm(feats, self.network.decode, labels, weights, mask=masked)
+        loss: Tensor = self.mrm(feats, self.network.decode, labels, weights, mask=masked)
+        return loss
 
 
 def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
@@ -73,10 +75,11 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
 
     # masked representation modeling
     if student.mrm is not None:
-        inputs = {"mrm": (batch.target_images, labels, weights)} if cfg.mrm_on != "source" else {}
-        if cfg.mrm_on != "target":
-            inputs["mrm source"] = (batch.source_images, batch.source_labels, torch.ones_like(weights))
-        for name, (images, y, w) in inputs.items():
+        on_target = batch.target_images, labels, weights
+        on_source = batch.source_images, batch.source_labels, torch.ones_like(weights)
+        passes = {"target": {"mrm": on_target}, "source": {"mrm source": on_source}}
+        passes["both"] = passes["target"] | passes["source"]
+        for name, (images, y, w) in passes[cfg.mrm_on].items():
             images = draws.colours(name, images) if cfg.mrm_augment else images
             with frozen_norm_stats(*[student] * cfg.mrm_freeze_norm):
                 losses[name] = student(images, y, w, masked=draws.masked(name, images))
@@ -85,4 +88,4 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
 
 
 if __name__ == "__main__":
-    train(parse(__doc__, ("dacs", "source-only")), Student, train_step)
+    train(parse(__doc__, ("dacs", "source-only"), mrm_on=("target", "source", "both")), Student, train_step)

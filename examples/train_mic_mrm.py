@@ -20,12 +20,22 @@ from uda.distributed import mean_over_ranks
 from uda.draws import Draws
 from uda.losses import feature_distance
 from uda.mixing import mix
+from uda.models import Models
 from uda.networks import Box, Segmentor
-from uda.run import Models, train
+from uda.run import train
 from uda.settings import Settings, parse
 from uda.teacher import pseudo_label, update_teacher
 
 from mrm_loss import MRM, frozen_norm_stats
+
+# --mrm-on: passes whose features are rebuilt; "mixed" and "masked" are those that a step has anyway
+MRM_ON = {
+    "target": ("mrm",),
+    "source": ("mrm source",),
+    "both": ("mrm", "mrm source"),
+    "mixed": ("mixed",),
+    "masked": ("masked",),
+}
 
 
 class Student(nn.Module):
@@ -44,6 +54,7 @@ class Student(nn.Module):
         weights: Tensor | float = 1.0,
         box: Box | None = None,
         *,
+        plain: bool = True,
         masked: Sequence[Tensor] = (),
         imagenet_feats: Sequence[Tensor] = (),
     ) -> dict[str, Tensor]:
@@ -52,17 +63,22 @@ class Student(nn.Module):
         Args:
             name: of the pass.
             box: HRDA's detail crop.
-            masked: cells to rebuild, one mask per resolution; none: the features stay as they are.
+            plain: whether to decode the features as they are.
+            masked: cells to rebuild and decode, one mask per resolution; none: no MRM on these features.
             imagenet_feats: levels of the frozen ImageNet encoder, for the feature distance; none: no such loss.
         """
         feats = self.network.encode(images, box)
-        if masked:
-            masks = iter(masked)
-            feats = self.network.rebuild(feats, lambda levels: self.mrm.rebuild(levels, next(masks))[0])
-            return {name: self.mrm.loss_weight * self.network.loss(feats, labels, weights)}
-        losses = {name: self.network.loss(feats, labels, weights)}
+        losses = {}
+        if plain:
+            losses[name] = self.network.loss(feats, labels, weights)
         if imagenet_feats:
             losses["distance"] = feature_distance(self.network.context_levels(feats), imagenet_feats, labels)
+        if masked:
+            masks = iter(masked)
+            rebuilt = self.network.rebuild(feats, lambda levels: self.mrm.rebuild(levels, next(masks))[0])
+            losses[f"mrm {name}" if plain else name] = self.mrm.loss_weight * self.network.loss(
+                rebuilt, labels, weights
+            )
         return losses
 
 
@@ -75,6 +91,12 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
         return backward(student("source", source, batch.source_labels, box=draws.box("source", network, source)))
     if step > 0:
         update_teacher(teacher, network, step, cfg.alpha)
+
+    def masks_on(name: str, images: Tensor) -> list[Tensor]:
+        """Where these features are masked for MRM; HRDA's two resolutions get a mask each."""
+        if student.mrm is None or name not in MRM_ON[cfg.mrm_on]:
+            return []
+        return [draws.masked(f"{name}{resolution}", images) for resolution in ("", " detail")]
 
     # supervised, on the source; things stay close to the ImageNet encoder's features (DAFormer)
     imagenet_feats = models.imagenet_feats(network.context_images(source)) if cfg.fd_weight > 0 else []
@@ -93,24 +115,24 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
     mixed = draws.colours("mixed", mix(pasted, source, target))
     mixed_labels = mix(pasted, batch.source_labels, labels)
     mixed_weights = mix(pasted, torch.ones_like(weights), weights)
-    losses |= backward(student("mixed", mixed, mixed_labels, mixed_weights, box=draws.box("mixed", network, mixed)))
+    box, masked = draws.box("mixed", network, mixed), masks_on("mixed", mixed)
+    losses |= backward(student("mixed", mixed, mixed_labels, mixed_weights, box, masked=masked))
 
     # masked image consistency: the target with blocks removed must give the same pseudo-labels (MIC)
     if cfg.method == "mic":
         images = draws.colours("masked", target) * draws.kept(target)
-        passed = student("masked", images, labels, weights, box=draws.box("masked", network, images))
+        box, masked = draws.box("masked", network, images), masks_on("masked", images)
+        passed = student("masked", images, labels, weights, box, masked=masked)
         losses |= backward(passed, factors={"masked": cfg.mic_weight})
 
-    # masked representation modeling; HRDA's two resolutions get a mask each
-    if student.mrm is not None:
-        inputs = {"mrm": (target, labels, weights)} if cfg.mrm_on != "source" else {}
-        if cfg.mrm_on != "target":
-            inputs["mrm source"] = (source, batch.source_labels, torch.ones_like(weights))
-        for name, (images, y, w) in inputs.items():
+    # masked representation modeling, in a pass of its own
+    inputs = {"mrm": (target, labels, weights), "mrm source": (source, batch.source_labels, torch.ones_like(weights))}
+    for name, (images, y, w) in inputs.items():
+        if masked := masks_on(name, images):
             images = draws.colours(name, images) if cfg.mrm_augment else images
-            masked = [draws.masked(f"{name}{resolution}", images) for resolution in ("", " detail")]
+            box = draws.box(name, network, images)
             with frozen_norm_stats(*[student] * cfg.mrm_freeze_norm):
-                passed = student(name, images, y, w, box=draws.box(name, network, images), masked=masked)
+                passed = student(name, images, y, w, box, plain=False, masked=masked)
             losses |= backward(passed)
     return losses
 

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 from .networks.build import DECODERS
 
 METHODS = ("dacs", "daformer", "hrda", "mic", "source-only")
+MRM_ON = ("target", "source", "both", "mixed", "masked")
 
 
 def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, names: str = "") -> Any:
@@ -83,7 +84,7 @@ class Settings:
 
     # masked representation modeling
     mrm_weight: float = setting(2.0, "weight of the MRM loss (1 in the paper); 0: no Rebuilder, the exact baseline")
-    mrm_on: str = setting("target", "images whose features are rebuilt", ("target", "source", "both"))
+    mrm_on: str = setting("target", "features that are rebuilt; mixed and masked take those of another loss", MRM_ON)
     mrm_lr: float = setting(1.5e-3, "learning rate of the Rebuilder (2e-4 in the paper)")
     mrm_mask_ratio: float = setting(0.4, "share of the feature grid that is masked")
     mrm_block_size: int = setting(2, "side in cells of masked blocks (1 in the paper)")
@@ -118,7 +119,7 @@ def preset_values(preset: str, method: str) -> dict[str, Any]:
     the Rebuilder's weight decay and schedule), they are our choice.
     """
     if preset == "small":
-        hrda = {"rare_classes": True, "hrda": True, "mrm_grid": (6, 12)}  # the last level of the half-scale context
+        hrda: dict[str, Any] = {"rare_classes": True, "hrda": True, "mrm_grid": (6, 12)}  # its context is half
         return {"daformer": {"rare_classes": True}, "hrda": hrda}.get(method, {})
     common = {
         "encoder_weights": "imagenet",
@@ -183,14 +184,17 @@ def load_settings(path: Path) -> Settings:
     return Settings(**_tuples(json.loads(path.read_text())))
 
 
-def parse(description: str | None, methods: tuple[str, ...] = METHODS) -> Settings:
-    """Settings from the command line; the first of `methods` is the default."""
+def parse(description: str | None, methods: tuple[str, ...] = METHODS, mrm_on: tuple[str, ...] = MRM_ON) -> Settings:
+    """Settings from the command line; the first of a trainer's `methods` is the default."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="small")
     first.add_argument("--method", default=methods[0])
     known, _ = first.parse_known_args()
-    parser = make_parser(description, {"method": methods[0]} | preset_values(known.preset, known.method), methods)
+    defaults = {"method": methods[0]} | preset_values(known.preset, known.method)
+    parser = make_parser(description, defaults, {"method": methods, "mrm_on": mrm_on})
     settings = Settings(**_tuples(vars(parser.parse_args())))
+    if settings.mrm_on == "masked" and settings.method != "mic":
+        parser.error("--mrm-on masked: only MIC has masked images; give --method mic")
     if settings.resume:
         path = Path(settings.resume) / "settings.json"
         if not path.is_file():
@@ -199,8 +203,10 @@ def parse(description: str | None, methods: tuple[str, ...] = METHODS) -> Settin
     return settings
 
 
-def make_parser(description: str | None, defaults: dict[str, Any], methods: tuple[str, ...]) -> argparse.ArgumentParser:
-    """One option per field of `Settings`."""
+def make_parser(
+    description: str | None, defaults: dict[str, Any], offered: dict[str, tuple[str, ...]]
+) -> argparse.ArgumentParser:
+    """One option per field of `Settings`, with the choices that a trainer offers."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -215,7 +221,7 @@ def make_parser(description: str | None, defaults: dict[str, Any], methods: tupl
         elif names := tuple(field.metadata["names"]):
             options |= {"type": int, "nargs": len(names), "metavar": names}
         else:
-            choices = methods if field.name == "method" else field.metadata["choices"]
+            choices = offered.get(field.name, field.metadata["choices"])
             options |= {"type": kind, "choices": choices} | ({} if choices else {"metavar": kind.__name__.upper()})
         parser.add_argument(f"--{field.name.replace('_', '-')}", **options)
     return parser
