@@ -73,12 +73,10 @@ class Student(nn.Module):
             losses[name] = self.network.loss(feats, labels, weights)
         if imagenet_feats:
             losses["distance"] = feature_distance(self.network.context_levels(feats), imagenet_feats, labels)
-        if masked:
-            masks = iter(masked)
-            rebuilt = self.network.rebuild(feats, lambda levels: self.mrm.rebuild(levels, next(masks))[0])
-            losses[f"mrm {name}" if plain else name] = self.mrm.loss_weight * self.network.loss(
-                rebuilt, labels, weights
-            )
+        if masked and self.mrm is not None:
+            rebuild, masks, factor = self.mrm.rebuild, iter(masked), self.mrm.loss_weight
+            rebuilt = self.network.rebuild(feats, lambda levels: rebuild(levels, next(masks))[0])
+            losses[f"mrm {name}" if plain else name] = factor * self.network.loss(rebuilt, labels, weights)
         return losses
 
 
