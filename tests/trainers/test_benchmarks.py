@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_differences_are_paired_by_seed():
+    embedded = load("embedded")
+    arm = {"command": "", "teacher": [1.0, 2.0]}
+    results = {
+        "seeds": [1, 2],
+        "torch": "2.0",
+        "machine": "here",
+        "arms": {"dacs": arm | {"student": [10.0, 20.0]}, "dacs+mrm": arm | {"student": [13.0, 21.0]}},
+    }
+    rows = embedded.table(results).splitlines()
+    assert rows[2] == "| dacs | 15.00 ± 7.07 | 1.50 ± 0.71 |  |"
+    assert rows[3] == "| dacs+mrm | 17.00 ± 5.66 | 1.50 ± 0.71 | +2.00 ± 1.41 over dacs (+3.00, +1.00) |"
+
+
+def test_overhead_is_the_median_of_paired_ratios():
+    overhead = load("overhead").overhead
+    baseline = [1.0, 2.0, 4.0, 8.0, 16.0]
+    row = {"seconds": {"baseline": baseline, "again": baseline, "mrm": [1.3 * s for s in baseline[:-1]] + [99.0]}}
+    assert overhead(row, "again") == (0, 0, 0)
+    middle, low, high = overhead(row, "mrm")
+    assert middle == pytest.approx(30)
+    assert low == pytest.approx(30)
+    assert high > 30
+
+
+@pytest.mark.slow
+def test_every_arm_runs(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "overhead.py"), "--methods", "mic", "hrda", "--repeats", "1"]
+    command += ["--warmup", "0", "--batch-size", "1", "--device", "cpu", "--out", str(tmp_path)]
+    done = subprocess.run(command, text=True, capture_output=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "overhead-small-cpu.md").read_text()
+    for arm in ("baseline", "again", "mrm", "floor", "mixed", "masked"):
+        assert f"| {arm} |" in table
+    assert (tmp_path / "overhead-small-cpu.png").stat().st_size > 0
