@@ -7,7 +7,7 @@ import operator
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -49,9 +49,12 @@ def check_int(name: str, value: Any, minimum: int) -> int:
 
 def check_number(name: str, value: Any, minimum: float, *, above: bool = False) -> float:
     """A finite float of at least `minimum`, or greater than it where `above`."""
-    if isinstance(value, (bool, Tensor, str)) or not hasattr(value, "__float__"):
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or isinstance(value, (bool, Tensor, str)):
         raise TypeError(f"{name}: expected a number, got {describe(value)}")
-    number = float(value)
     if not math.isfinite(number) or number < minimum or (above and number == minimum):
         bound = "greater than" if above else "of at least"
         raise ValueError(f"{name}: expected a finite number {bound} {minimum:g}, got {number}")
@@ -65,6 +68,18 @@ def check_ratio(name: str, value: Any) -> float:
     return ratio
 
 
+def check_block_size(value: Any, grid: tuple[int, int]) -> int:
+    side = check_int("block_size", value, 1)
+    if side > max(grid):
+        raise ValueError(f"block_size: expected at most {max(grid)} cells of the grid (cells, not pixels), got {side}")
+    return side
+
+
+def check_generator(value: Any) -> None:
+    if not torch.compiler.is_compiling() and not isinstance(value, (torch.Generator, type(None))):
+        raise TypeError(f"generator: expected a torch.Generator or None, got {describe(value)}")
+
+
 def check_grid(name: str, value: Any) -> tuple[int, int]:
     """(rows, cols) of an int or of a pair of ints."""
     if isinstance(value, (list, tuple)):
@@ -75,23 +90,25 @@ def check_grid(name: str, value: Any) -> tuple[int, int]:
     return side, side
 
 
-def check_channels(value: Any) -> list[int | None]:
-    """Channels per level, fine to coarse; None for the levels that pass through."""
-    if isinstance(value, str) or not isinstance(value, (Sequence, int)):
+def check_channels(value: Any) -> tuple[list[int | None], int]:
+    """Channels per level, fine to coarse, None for those that pass through; and the channels of the last level."""
+    if isinstance(value, str) or not (isinstance(value, Sequence) or hasattr(value, "__index__")):
         raise TypeError(
             f"encoder_channels: expected an int, or a list or tuple of ints and None, got {describe(value)}"
         )
     if not isinstance(value, Sequence):
-        return [check_int("encoder_channels", value, 1)]
+        only = check_int("encoder_channels", value, 1)
+        return [only], only
     if not value:
         raise ValueError("encoder_channels: expected the channels of at least one level, got an empty sequence")
     channels = [None if c is None else check_int(f"encoder_channels[{i}]", c, 0) or None for i, c in enumerate(value)]
-    if channels[-1] is None:
+    last = channels[-1]
+    if last is None:
         raise ValueError(
             "encoder_channels: expected the channels of the last (coarsest) level, which the tokens are made of, "
             f"got {describe(value)}"
         )
-    return channels
+    return channels, last
 
 
 def check_scale_factors(value: Any, channels: list[int | None]) -> list[int]:
@@ -134,6 +151,8 @@ def check_levels(feats: Any, channels: list[int | None]) -> list[Any]:
             hint = ""
             if level.ndim == 4 and level.shape[3] == expected:
                 hint = "; channels come second: feats.permute(0, 3, 1, 2)"
+            elif level.ndim == 3 and level.shape[2] == expected:
+                hint = f"; tokens become a map by feats.transpose(1, 2).reshape(B, {expected}, H, W)"
             raise ValueError(f"feats[{i}]: expected shape (B, {expected}, H, W), got {describe(level)}{hint}")
         if isinstance(last, Tensor) and (level.shape[0] != last.shape[0] or level.device != last.device):
             raise ValueError(
@@ -166,56 +185,54 @@ def check_mask(mask: Any, batch_size: int, grid: tuple[int, int]) -> Tensor:
     return mask
 
 
-def check_labels(labels: Any) -> Tensor:
+def check_labels(labels: Any, name: str = "pseudo_labels") -> Tensor:
     """Integer labels as (B, H, W) of int64."""
     expected = "an integer tensor of class ids, (B, H, W) or (B, 1, H, W)"
     if not isinstance(labels, Tensor):
-        raise TypeError(f"pseudo_labels: expected {expected}, got {describe(labels)}")
+        raise TypeError(f"{name}: expected {expected}, got {describe(labels)}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         hint = "; ids of logits are logits.argmax(1)" if labels.is_floating_point() else ""
-        raise TypeError(f"pseudo_labels: expected {expected}, got {describe(labels)}{hint}")
+        raise TypeError(f"{name}: expected {expected}, got {describe(labels)}{hint}")
     if labels.ndim == 4 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 3:
-        raise ValueError(f"pseudo_labels: expected {expected}, got {describe(labels)}")
+        raise ValueError(f"{name}: expected {expected}, got {describe(labels)}")
     ids: Tensor = labels.long()
     return ids
 
 
-def check_weights(weights: Any, labels: Tensor) -> Tensor | float:
+def check_weights(weights: Any, labels: Tensor, name: str = "pixel_weights") -> Tensor | float:
     """Pixel weights that broadcast against labels (B, H, W)."""
     expected = "a number >= 0, or a floating-point tensor (B, H, W), (B, 1, H, W), or (B, 1, 1)"
     if not isinstance(weights, Tensor):
-        if isinstance(weights, (bool, str)) or not hasattr(weights, "__float__"):
-            raise TypeError(f"pixel_weights: expected {expected}, got {describe(weights)}")
-        return check_number("pixel_weights", weights, 0)
+        if isinstance(weights, bool) or not isinstance(weights, SupportsFloat) or hasattr(weights, "__array__"):
+            raise TypeError(f"{name}: expected {expected}, got {describe(weights)}")
+        return check_number(name, weights, 0)
     if not weights.is_floating_point():
-        raise TypeError(f"pixel_weights: expected {expected}, got {describe(weights)}; use weights.float()")
+        raise TypeError(f"{name}: expected {expected}, got {describe(weights)}; use weights.float()")
     per_pixel: Tensor = weights[:, 0] if weights.ndim == 4 and weights.shape[1] == 1 else weights
     fits = per_pixel.ndim == 3 and all(w in (1, n) for w, n in zip(per_pixel.shape, labels.shape))
     if per_pixel.ndim != 0 and not fits:
         raise ValueError(
-            f"pixel_weights: expected {expected}, for labels of shape {tuple(labels.shape)}, got {describe(weights)}"
+            f"{name}: expected {expected}, for labels of shape {tuple(labels.shape)}, got {describe(weights)}"
         )
     return per_pixel
 
 
-def check_like(name: str, tensor: Tensor, batch_size: int, device: torch.device) -> None:
-    """That a tensor belongs to the features: as many images, the same device."""
-    if tensor.device != device:
+def check_device(name: str, tensor: Any, device: torch.device) -> None:
+    """A number held on the CPU may stay there."""
+    if isinstance(tensor, Tensor) and tensor.ndim > 0 and tensor.device != device:
         raise ValueError(f"{name}: expected a tensor on {device}, where the features are, got one on {tensor.device}")
-    if tensor.shape[0] != batch_size:
-        raise ValueError(f"{name}: expected {batch_size} image(s), as many as the features, got {tensor.shape[0]}")
 
 
 def check_logits(logits: Any, batch_size: int) -> Tensor:
     expected = "one floating-point tensor of logits (B, K, h, w)"
     if not isinstance(logits, Tensor):
-        entry = '["out"]' if isinstance(logits, dict) else "[0]"
-        raise TypeError(
-            f"decoder_fn: expected it to return {expected}, got {describe(logits)}; wrap it:\n"
-            f"    def decoder_fn(feats):\n        return decoder(feats){entry}"
-        )
+        hint = ""
+        if isinstance(logits, (dict, list, tuple)):
+            entry = '["out"]' if isinstance(logits, dict) else "[0]"
+            hint = f"; wrap it:\n    def decoder_fn(feats):\n        return decoder(feats){entry}"
+        raise TypeError(f"decoder_fn: expected it to return {expected}, got {describe(logits)}{hint}")
     if not logits.is_floating_point():
         raise TypeError(f"decoder_fn: expected it to return {expected}, got {describe(logits)}")
     if logits.ndim != 4 or logits.shape[0] != batch_size:
@@ -226,6 +243,12 @@ def check_logits(logits: Any, batch_size: int) -> Tensor:
             "is always 0; for a binary mask return torch.cat([-logits, logits], dim=1)"
         )
     return logits
+
+
+def check_reduction(value: Any) -> str:
+    if value not in ("mean", "valid"):
+        raise ValueError(f'reduction: expected "mean" or "valid", got {describe(value)}')
+    return str(value)
 
 
 def check_values(labels: Tensor, weights: Tensor | float, num_classes: int, ignore_index: int) -> None:
@@ -239,5 +262,5 @@ def check_values(labels: Tensor, weights: Tensor | float, num_classes: int, igno
             f"pseudo_labels: expected ids in [0, {num_classes}), as many as the decoder returns classes, or "
             f"ignore_index={ignore_index}, got {shown}"
         )
-    if isinstance(weights, Tensor) and bool((valid & ~(weights >= 0)).any()):
-        raise ValueError("pixel_weights: expected numbers >= 0 at the pixels that are not ignored, got negative or NaN")
+    if isinstance(weights, Tensor) and bool((valid & ~((weights >= 0) & weights.isfinite())).any()):
+        raise ValueError("pixel_weights: expected finite numbers >= 0 at the pixels that are not ignored, got others")

@@ -7,20 +7,21 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrm_loss.checks import (
+    check_device,
     check_int,
     check_labels,
-    check_like,
     check_logits,
     check_number,
+    check_reduction,
     check_values,
     check_weights,
     describe,
     warn,
 )
+from mrm_loss.cross_entropy import reduced_cross_entropy
 from mrm_loss.rebuilder import Rebuilder, resize
 
 USAGE = """call it as
@@ -56,7 +57,8 @@ class MRM(nn.Module):
         loss_weight: factor on the loss (lambda in the paper).
         ignore_index: label id that does not count.
         reduction: "mean" divides by the number of all pixels, ignored ones included, as self-training code does;
-            "valid" by the sum of the weights of the pixels that are not ignored.
+            "valid" by the sum of the weights of the pixels that are not ignored, so that a weight common to all pixels
+            cancels.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or out of range; the message names it.
@@ -82,11 +84,10 @@ class MRM(nn.Module):
         super().__init__()
         if decoder_fn is not None and not callable(decoder_fn):
             raise TypeError(f"decoder_fn: expected a callable features -> logits, got {describe(decoder_fn)}")
-        self.decoder_fn: Callable[[Any], Tensor] | None
-        object.__setattr__(self, "decoder_fn", decoder_fn)  # past nn.Module, which would register it
+        self.decoder_fn: Callable[[Any], Tensor] | None = decoder_fn
         self.loss_weight = check_number("loss_weight", loss_weight, 0)
         self.ignore_index = check_int("ignore_index", ignore_index, -(2**63))
-        self.reduction = _check_reduction(reduction)
+        self.reduction = check_reduction(reduction)
         self.rebuilder = Rebuilder(
             encoder_channels,
             scale_factors=scale_factors,
@@ -139,16 +140,18 @@ class MRM(nn.Module):
         weights = 1.0 if pixel_weights is None else check_weights(pixel_weights, labels)
 
         rebuilt, mask = self.rebuild(feats, mask, generator)
-        check_like("pseudo_labels", labels, mask.shape[0], mask.device)
+        check_device("pseudo_labels", labels, mask.device)
+        check_device("pixel_weights", weights, mask.device)
+        if labels.shape[0] != mask.shape[0]:
+            raise ValueError(f"pseudo_labels: expected {mask.shape[0]} image(s), as feats has, got {labels.shape[0]}")
         self._warn_if_detached(feats)
         logits = check_logits(decode(rebuilt), labels.shape[0])
         if self._should_validate(labels, validate):
             check_values(labels, weights, logits.shape[1], self.ignore_index)
         # float32 before resizing: half as many roundings, and no half-precision copy at full size
         logits = resize(logits.float() if logits.itemsize < 4 else logits, labels.shape[-2:])
-        return self.loss_weight * weighted_cross_entropy(
-            logits, labels, weights, ignore_index=self.ignore_index, reduction=self.reduction
-        )
+        loss = reduced_cross_entropy(logits, labels, weights, self.ignore_index, self.reduction)
+        return self.loss_weight * loss
 
     def rebuild(
         self, feats: Any, mask: Tensor | None = None, generator: torch.Generator | None = None
@@ -162,7 +165,7 @@ class MRM(nn.Module):
             raise TypeError(f"decoder_fn: expected a callable features -> logits, got {describe(decoder_fn)}; {USAGE}")
         decode = self.decoder_fn if decoder_fn is None else decoder_fn
         if decode is None:
-            dropped = " (pickling dropped the one given at construction)" if self._decoder_was_pickled else ""
+            dropped = " (copying or pickling dropped the one given before)" if self._decoder_was_pickled else ""
             raise TypeError(f"decoder_fn: expected a callable features -> logits, got None{dropped}; {USAGE}")
         if not callable(decode):
             raise TypeError(f"decoder_fn: expected a callable features -> logits, got {describe(decode)}; {USAGE}")
@@ -173,7 +176,7 @@ class MRM(nn.Module):
             return False
         if validate is not None:
             return validate
-        if hasattr(labels, "fake_mode"):  # a FakeTensor has no values
+        if labels.is_meta or hasattr(labels, "fake_mode"):  # meta and fake tensors have no values
             return False
         first, self._read_values_once = not self._read_values_once, True
         return first or labels.device.type == "cpu"
@@ -199,53 +202,14 @@ class MRM(nn.Module):
         clone = type(self).__new__(type(self))
         memo[id(self)] = clone
         clone.__dict__.update(deepcopy(self.__dict__ | {"decoder_fn": None}, memo))
-        object.__setattr__(clone, "decoder_fn", self.decoder_fn)
+        clone.decoder_fn = self.decoder_fn
         return clone
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "decoder_fn":  # nn.Module would register it
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def extra_repr(self) -> str:
         return f"loss_weight={self.loss_weight}, ignore_index={self.ignore_index}, reduction={self.reduction!r}"
-
-
-def weighted_cross_entropy(
-    logits: Tensor,
-    labels: Tensor,
-    weights: Tensor | float = 1.0,
-    *,
-    ignore_index: int = 255,
-    reduction: str = "mean",
-) -> Tensor:
-    """Cross-entropy with a weight per pixel, as self-training uses it.
-
-    Args:
-        logits: (B, K, H, W); half precision is raised to float32.
-        labels: (B, H, W) of int64.
-        weights: a number, or a tensor that broadcasts against labels; what stands at ignored pixels does not matter.
-        ignore_index: label id that does not count.
-        reduction: "mean": sum of weight * CE over the pixels that are not ignored / number of ALL pixels.
-            "valid": the same sum / sum of those weights.
-
-    Returns:
-        Scalar; a zero attached to the graph where no pixel counts.
-
-    Raises:
-        ValueError: reduction is neither of the two.
-    """
-    _check_reduction(reduction)
-    logits = logits.float() if logits.itemsize < 4 else logits
-    ce = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")  # 0 where ignored
-    if reduction == "mean" and not isinstance(weights, Tensor):
-        return ce.mean() * weights
-
-    weights = torch.as_tensor(weights, dtype=ce.dtype, device=ce.device)
-    weights = torch.where(labels != ignore_index, weights, 0.0)  # chosen: NaN times zero would be NaN
-    total = (weights * ce).sum()
-    if reduction == "mean":
-        return total / ce.numel()
-    norm = weights.sum()
-    return total / torch.where(norm > 0, norm, 1.0)
-
-
-def _check_reduction(reduction: str) -> str:
-    if reduction not in ("mean", "valid"):
-        raise ValueError(f'reduction: expected "mean" or "valid", got {describe(reduction)}')
-    return reduction

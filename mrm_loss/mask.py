@@ -6,7 +6,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from mrm_loss.checks import check_grid, check_int, check_ratio
+from mrm_loss.checks import check_block_size, check_generator, check_grid, check_int, check_ratio
 
 
 def random_mask(
@@ -24,7 +24,8 @@ def random_mask(
         batch_size: number of images B.
         grid_size: rows and columns of the grid; an int means a square one.
         mask_ratio: probability of a block to be masked, in (0, 1).
-        block_size: side of a block in cells. Blocks at the lower and right border are cut where the grid ends.
+        block_size: side of a block in cells (not pixels), at most that of the grid. Blocks at the lower and right
+            border are cut where the grid ends.
         generator: draws the mask on its own device, from where it is moved to `device`; the global RNG of `device`
             if None.
         device: where the mask is returned.
@@ -36,12 +37,27 @@ def random_mask(
         TypeError, ValueError: an argument is of the wrong type or out of range.
     """
     batch_size = check_int("batch_size", batch_size, minimum=0)
-    rows, cols = check_grid("grid_size", grid_size)
+    grid = check_grid("grid_size", grid_size)
     mask_ratio = check_ratio("mask_ratio", mask_ratio)
-    block_size = check_int("block_size", block_size, minimum=1)
+    block_size = check_block_size(block_size, grid)
+    check_generator(generator)
+    return draw_mask(batch_size, grid, mask_ratio, block_size, generator, device)
 
+
+def draw_mask(
+    batch_size: int,
+    grid_size: tuple[int, int],
+    mask_ratio: float,
+    block_size: int,
+    generator: torch.Generator | None,
+    device: torch.device | str | None,
+) -> Tensor:
+    """`random_mask` of arguments that were checked: compiled code must not look at their values."""
+    rows, cols = grid_size
     size = (batch_size, 1, -(-rows // block_size), -(-cols // block_size))
-    draw_on = device if generator is None else generator.device
-    masked = torch.rand(size, generator=generator, device=draw_on) < mask_ratio
-    masked = repeat(masked, "b 1 r c -> b 1 (r i) (c j)", i=block_size, j=block_size)[..., :rows, :cols]
-    return masked.to(device)
+    if generator is None:
+        draws = torch.rand(size, device=device)
+    else:
+        draws = torch.rand(size, generator=generator, device=generator.device)
+    masked = repeat(draws < mask_ratio, "b 1 r c -> b 1 (r i) (c j)", i=block_size, j=block_size)[..., :rows, :cols]
+    return masked.to(device, non_blocking=masked.device.type == "cpu")  # from a CPU generator, without waiting

@@ -20,6 +20,9 @@ def frozen_norm_stats(*modules: nn.Module) -> Iterator[None]:
         with frozen_norm_stats(decoder):
             loss = loss + mrm(feats, decoder, pseudo_labels)
 
+    Use it around compiled code, not within. With activation checkpointing, which runs layers again in `backward`, call
+    `backward` inside it too.
+
     Args:
         modules: the networks whose BatchNorm layers (also synchronised ones) are meant.
 

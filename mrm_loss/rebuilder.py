@@ -11,7 +11,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mrm_loss.checks import (
+    check_block_size,
     check_channels,
+    check_generator,
     check_grid,
     check_int,
     check_levels,
@@ -21,7 +23,8 @@ from mrm_loss.checks import (
     check_scale_factors,
     warn,
 )
-from mrm_loss.mask import random_mask
+from mrm_loss.layers import Block, projector, sincos_position
+from mrm_loss.mask import draw_mask
 
 
 class Rebuilder(nn.Module):
@@ -47,11 +50,11 @@ class Rebuilder(nn.Module):
         mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
-        self.encoder_channels = check_channels(encoder_channels)
+        self.encoder_channels, last_channels = check_channels(encoder_channels)
         self.scale_factors = check_scale_factors(scale_factors, self.encoder_channels)
         self.mask_ratio = check_ratio("mask_ratio", mask_ratio)
-        self.block_size = check_int("block_size", block_size, 1)
         self.grid_size = check_grid("grid_size", grid_size)
+        self.block_size = check_block_size(block_size, self.grid_size)
         self.embed_dim = check_int("embed_dim", embed_dim, 4)
         depth = check_int("depth", depth, 1)
         num_heads = check_int("num_heads", num_heads, 1)
@@ -63,12 +66,11 @@ class Rebuilder(nn.Module):
         if hidden_dim < 1:
             raise ValueError(f"mlp_ratio: expected at least one hidden unit, got {mlp_ratio} of width {embed_dim}")
 
-        last_channels = self.encoder_channels[-1]
-        assert last_channels is not None  # for the type checker: check_channels has seen to it
         self.embed = nn.Linear(last_channels, embed_dim)
         self.mask_token = nn.Parameter(torch.empty(embed_dim))
         self.pos_embed: Tensor
-        self.register_buffer("pos_embed", sincos_position(self.grid_size, embed_dim))
+        cells = self.grid_size[0] * self.grid_size[1]
+        self.register_buffer("pos_embed", torch.empty(1, cells, embed_dim, dtype=torch.float32))
         self.blocks = nn.ModuleList(Block(embed_dim, num_heads, hidden_dim) for _ in range(depth))
         self.norm = nn.LayerNorm(embed_dim)
         self.projectors = nn.ModuleList(
@@ -79,7 +81,8 @@ class Rebuilder(nn.Module):
         self._warned_coarse = False
 
     def reset_parameters(self) -> None:
-        """Draws embedding, blocks and mask token anew: Linear xavier-uniform with zero bias, token N(0, 0.02)."""
+        """Embedding and blocks xavier-uniform with zero bias, mask token N(0, 0.02), the fixed position table."""
+        self.pos_embed.copy_(sincos_position(self.grid_size, self.embed_dim))
         nn.init.normal_(self.mask_token, std=0.02)
         for module in [self.embed, *self.blocks.modules()]:
             if isinstance(module, nn.Linear):
@@ -105,13 +108,18 @@ class Rebuilder(nn.Module):
         """
         levels = check_levels(feats, self.encoder_channels)
         last: Tensor = levels[-1]
+        if last.device != self.mask_token.device:
+            raise ValueError(
+                f"feats: expected features on {self.mask_token.device}, where the Rebuilder is, got {last.device}; "
+                f"move it there: mrm.to({str(last.device)!r})"
+            )
         self._warn_if_coarse(last)
         batch_size = last.shape[0]
         if mask is None:
-            mask = random_mask(
-                batch_size, self.grid_size, self.mask_ratio, self.block_size, generator=generator, device=last.device
-            )
-        mask = check_mask(mask, batch_size, self.grid_size).to(last.device)
+            check_generator(generator)
+            mask = draw_mask(batch_size, self.grid_size, self.mask_ratio, self.block_size, generator, last.device)
+        mask = check_mask(mask, batch_size, self.grid_size)
+        mask = mask.to(last.device, non_blocking=mask.device.type == "cpu")
 
         tokens = self.rebuild_tokens(last, mask)
         rebuilt = [
@@ -168,72 +176,6 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
-
-
-def projector(embed_dim: int, channels: int, factor: int) -> nn.Sequential:
-    """Tokens (B, embed_dim, r, c) -> (B, channels, r * 2^n, c * 2^n) with n = floor(log2(factor))."""
-    layers: list[nn.Module] = []
-    width = embed_dim
-    doublings = factor.bit_length() - 1
-    for i in range(doublings):
-        if i > 0:
-            layers += [ChannelNorm(width, eps=1e-6), nn.GELU()]
-        narrow = embed_dim // 2 if i == 0 else embed_dim // 4
-        layers.append(nn.ConvTranspose2d(width, narrow, kernel_size=4, stride=2, padding=1))
-        width = narrow
-    return nn.Sequential(*layers, nn.Conv2d(width, channels, kernel_size=1), ChannelNorm(channels, eps=1e-6))
-
-
-class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of (B, C, H, W); free of copies where those lie channels last."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rearrange(super().forward(rearrange(x, "b c h w -> b h w c")), "b h w c -> b c h w")
-
-
-class Block(nn.Module):
-    """Pre-norm ViT block on tokens (B, N, dim)."""
-
-    def __init__(self, dim: int, num_heads: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.attn = Attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        x = x + self.mlp(self.norm2(x))
-        return x
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention on tokens (B, N, dim)."""
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
-        x = rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
-        out: Tensor = self.proj(x)
-        return out
-
-
-def sincos_position(grid_size: tuple[int, int], dim: int) -> Tensor:
-    """Fixed 2-D position table (1, rows * cols, dim): row in the first half of the width, column in the second."""
-    rows, cols = grid_size
-    frequency = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
-
-    def code(positions: int) -> Tensor:
-        angle = torch.arange(positions, dtype=torch.float64)[:, None] * frequency
-        return torch.cat([angle.sin(), angle.cos()], dim=1)
-
-    table = torch.cat([code(rows)[:, None].expand(-1, cols, -1), code(cols)[None].expand(rows, -1, -1)], dim=-1)
-    return rearrange(table, "r c e -> 1 (r c) e").float()
 
 
 def _like(feats: Any, levels: list[Any]) -> Any:

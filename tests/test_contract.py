@@ -14,6 +14,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy import CHANNELS, CLASSES, ToyDecoder, ToyModel, images, labels, small_mrm
 
 from mrm_loss import MRM, frozen_norm_stats
@@ -62,6 +63,17 @@ def test_the_decoder_is_never_registered():
     assert decoder.training
 
 
+def test_assigning_the_decoder_registers_nothing_either():
+    mrm = small_mrm()
+    for decoder in (ToyDecoder(), ToyDecoder()):
+        mrm.decoder_fn = decoder
+        assert list(mrm.children()) == [mrm.rebuilder]
+    loaded = pickle.loads(pickle.dumps(mrm))
+    loaded.decoder_fn = decoder
+    assert list(loaded.children()) == [loaded.rebuilder]
+    assert torch.isfinite(loaded(ToyModel().encoder(images()), pseudo_labels=labels()))
+
+
 def test_pickling_drops_the_decoder_and_says_so():
     mrm = small_mrm(CHANNELS, ToyDecoder())
     loaded = pickle.loads(pickle.dumps(mrm))
@@ -69,7 +81,9 @@ def test_pickling_drops_the_decoder_and_says_so():
     assert all(torch.equal(a, b) for a, b in zip(mrm.state_dict().values(), loaded.state_dict().values()))
     feats = ToyModel().encoder(images())
     for _ in range(2):
-        with pytest.raises(TypeError, match=r"pickling dropped the one given at construction.*\n.*mrm\(feats, decoder"):
+        with pytest.raises(
+            TypeError, match=r"copying or pickling dropped the one given before.*\n.*mrm\(feats, decoder"
+        ):
             loaded(feats, pseudo_labels=labels())
         loaded = pickle.loads(pickle.dumps(loaded))
     assert torch.isfinite(loaded(feats, ToyDecoder(), labels()))
@@ -156,6 +170,57 @@ def test_no_synchronisation(device, reduction):
             loss.backward()
 
 
+class NoCopies(TorchDispatchMode):
+    """Fails where a tensor is copied from one device to another and the host waits for it."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if func is torch.ops.aten._to_copy.default and not kwargs.get("non_blocking"):
+            assert args[0].device == out.device, f"copied from {args[0].device} to {out.device}"
+        if func is torch.ops.aten.copy_.default:
+            assert args[1].device == out.device, f"copied from {args[1].device} to {out.device}"
+        return out
+
+
+def test_the_watch_for_copies_sees_them():
+    with FakeTensorMode(), NoCopies(), pytest.raises(AssertionError, match="copied from cpu to"):
+        torch.rand(3).to("meta")
+
+
+@pytest.mark.parametrize("weights", ["none", "number", "scalar", "pixels"])
+@pytest.mark.parametrize("reduction", ["mean", "valid"])
+@pytest.mark.parametrize("given", ["nothing", "generator", "mask"])
+def test_no_copies_between_devices(weights, reduction, given):
+    if torch.__version__ < "2.6":
+        pytest.skip("fake CUDA tensors need a driver before torch 2.6")
+    with FakeTensorMode(), torch.device("cuda"):
+        model, mrm = ToyModel(), small_mrm(reduction=reduction)
+        x, y = model.encoder(images()), labels()
+        w = {"none": None, "number": 0.3, "scalar": torch.ones((), device="cpu"), "pixels": torch.rand(2, 32, 32)}[
+            weights
+        ]
+        options = {
+            "nothing": {},
+            "generator": {"generator": torch.Generator("cpu")},
+            "mask": {"mask": torch.ones(2, 1, 4, 4, dtype=torch.bool, device="cpu")},
+        }[given]
+        with NoCopies():
+            mrm(x, model.decoder, y, w, **options)
+
+
+def test_construction_on_another_device():
+    with torch.device("meta"):
+        mrm = small_mrm()
+    mrm = mrm.to_empty(device="cpu")
+    for module in mrm.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    mrm.rebuilder.reset_parameters()
+    assert torch.equal(mrm.rebuilder.pos_embed, small_mrm().rebuilder.pos_embed)
+    assert torch.isfinite(mrm(ToyModel().encoder(images()), ToyDecoder(), labels()))
+
+
 # ----------------------------------------------------------------------------------- compile, autocast, memory format
 
 
@@ -179,6 +244,19 @@ def test_compiles_in_one_graph_and_once():
             torch.testing.assert_close(step(x, y, weights, mask), expected)
         step(x, y, weights, mask).backward()
     assert counter.frame_count <= 2  # with frozen statistics and without
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_batch_sizes_compile_twice_at_most(dynamic):
+    from torch._dynamo.testing import CompileCounter
+
+    torch._dynamo.reset()
+    model, mrm, counter = ToyModel().eval(), small_mrm(), CompileCounter()
+    compiled = torch.compile(mrm, fullgraph=True, dynamic=dynamic, backend=counter)
+    for batch in (2, 3, 4, 5, 6):
+        assert torch.isfinite(compiled(model.encoder(images(batch)), model.decoder, labels(batch)))
+    assert counter.frame_count <= 2
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def closed_form(logits, target, weights, reduction):
 @pytest.mark.parametrize("reduction", ["mean", "valid"])
 @pytest.mark.parametrize("ignored", ["none", "some", "all"])
 @pytest.mark.parametrize(
-    "weighting", ["one", "number", "scalar tensor", "per image", "per pixel", "zero", "nan ignored"]
+    "weighting", ["one", "number", "scalar tensor", "per image", "per pixel", "with channel", "zero", "nan ignored"]
 )
 def test_closed_form(reduction, ignored, weighting):
     logits = torch.randn(2, 4, 5, 6, dtype=torch.float64)
@@ -48,11 +48,13 @@ def test_closed_form(reduction, ignored, weighting):
         "scalar tensor": torch.tensor(0.3),
         "per image": torch.tensor([[[0.2]], [[1.7]]], dtype=torch.float64),
         "per pixel": per_pixel,
+        "with channel": per_pixel[:, None],
         "zero": 0.0,
         "nan ignored": torch.where(target == 255, torch.nan, per_pixel),
     }[weighting]
     found = weighted_cross_entropy(logits.requires_grad_(), target, weights, reduction=reduction)
-    expected = closed_form(logits.detach(), target, weights, reduction)
+    by_pixel = weights[:, 0] if weighting == "with channel" else weights
+    expected = closed_form(logits.detach(), target, by_pixel, reduction)
     assert found.item() == pytest.approx(expected, rel=1e-6 if weighting == "scalar tensor" else 1e-12)
     found.backward()
     assert torch.isfinite(logits.grad).all()
@@ -70,6 +72,12 @@ def test_gradcheck():
         torch.autograd.gradcheck(
             lambda x, how=reduction: weighted_cross_entropy(x, target, weights, reduction=how), logits
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_labels_of_any_integer_type(dtype):
+    logits, target = torch.randn(1, 3, 4, 4), torch.randint(3, (1, 4, 4))
+    assert weighted_cross_entropy(logits, target.to(dtype)[:, None]) == weighted_cross_entropy(logits, target)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -151,14 +159,12 @@ def test_nan_weights_where_ignored_change_nothing():
 def test_nan_rebuilt_where_visible_changes_nothing():
     model, mrm = ToyModel().eval(), small_mrm()
     feats, y = model.encoder(images()), labels()
-    mask = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
-    mask[0, :, :2] = True  # image 1 is visible as a whole
+    mask = torch.rand(2, 1, 4, 4) < 0.4
     expected = mrm(feats, model.decoder, y, mask=mask)
 
     def poison(module, args, out):
-        out = out.clone()
-        out[1] = torch.nan
-        return out
+        masked = F.interpolate(mask.float(), out.shape[-2:], mode="nearest").bool()
+        return torch.where(masked, out, torch.nan)
 
     for project in mrm.rebuilder.projectors:
         project.register_forward_hook(poison)

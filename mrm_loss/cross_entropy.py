@@ -1,0 +1,57 @@
+"""Cross-entropy with a weight per pixel."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mrm_loss.checks import check_labels, check_reduction, check_weights, describe
+
+
+def weighted_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor | float = 1.0,
+    *,
+    ignore_index: int = 255,
+    reduction: str = "mean",
+) -> Tensor:
+    """Cross-entropy with a weight per pixel, as self-training uses it.
+
+    Args:
+        logits: (B, K, H, W); half precision is raised to float32.
+        labels: integers (B, H, W) or (B, 1, H, W).
+        weights: as `MRM.forward`'s pixel_weights; what stands at ignored pixels does not matter.
+        ignore_index: label id that does not count.
+        reduction: "mean": sum of weight * CE over the pixels that are not ignored / number of ALL pixels.
+            "valid": the same sum / sum of those weights.
+
+    Returns:
+        Scalar; a zero attached to the graph where no pixel counts.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit; the message names it.
+    """
+    labels = check_labels(labels, "labels")
+    weights = check_weights(weights, labels, "weights")
+    if logits.ndim != 4 or (logits.shape[0], *logits.shape[2:]) != tuple(labels.shape):
+        raise ValueError(f"logits: expected (B, K, H, W) for labels {tuple(labels.shape)}, got {describe(logits)}")
+    return reduced_cross_entropy(logits, labels, weights, ignore_index, check_reduction(reduction))
+
+
+def reduced_cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor | float, ignore_index: int, reduction: str
+) -> Tensor:
+    """`weighted_cross_entropy` of arguments that were checked; copies nothing between devices."""
+    logits = logits.float() if logits.itemsize < 4 else logits
+    ce = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")  # 0 where ignored
+    valid = labels != ignore_index
+    if isinstance(weights, Tensor) and weights.ndim > 0:
+        weights = torch.where(valid, weights.to(ce.dtype), 0.0)  # chosen: NaN times zero would be NaN
+        total, norm = (weights * ce).sum(), weights.sum()
+    else:
+        total, norm = weights * ce.sum(), weights * valid.sum(dtype=ce.dtype)
+    if reduction == "mean":
+        return total / ce.numel()
+    return total / torch.where(norm > 0, norm, 1.0)
