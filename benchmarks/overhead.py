@@ -2,13 +2,14 @@
 
     python benchmarks/overhead.py --quick                                 # embedded size, under 2 minutes on 2 cores
     python benchmarks/overhead.py --preset paper --device cuda            # the papers' networks and crops
-    python benchmarks/overhead.py --preset paper --methods mic --batch-size 1 --repeats 1
+    python benchmarks/overhead.py --preset paper --batch-size 1 --repeats 0 --arms baseline mrm    # on a CPU
 
 Steps of all arms alternate in one process, on one network, with one batch, through the trainers' own step function:
 "baseline" without MRM, "again" the same once more (the benchmark's own noise), "mrm" as in the paper, "mixed" and
 "masked" on features that the step has anyway, and "floor" with the Rebuilder replaced by the identity, which nothing
 that sends target features through encoder and decoder can undercut. Overheads are medians of per-round ratios with
-95 % bootstrap intervals. Writes benchmarks/results/overhead-NAME.json, .md and .png.
+95 % bootstrap intervals. Peak memory is that of one step in a process of its own.
+Writes benchmarks/results/overhead-NAME.json, .md and .png.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import train_mic_mrm
+from overhead_report import overhead, plot, table
 from uda.datasets import Batch
 from uda.draws import Draws
 from uda.models import Models, optimizers_of
@@ -131,23 +133,11 @@ def settings_for(method: str, args: argparse.Namespace) -> Settings:
 
 
 def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Rounds of one step per arm, in an order drawn anew each round."""
+    """Times, parts and memory of one method."""
     bench = Bench(settings_for(method, args))
-    arms = [arm for arm in ARMS if arm != "masked" or method == "mic"]
-    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
-    for round_ in range(args.warmup + args.repeats):
-        for arm in random.Random(round_).sample(arms, len(arms)):
-            start = time.perf_counter()
-            bench.step(arm)
-            if round_ >= args.warmup:
-                seconds[arm].append(time.perf_counter() - start)
-    parts: dict[str, list[float]] = {}
-    for _ in range(args.repeats):
-        for name, part in bench.split().items():
-            start = time.perf_counter()
-            part()
-            synchronize(bench.device)
-            parts.setdefault(name, []).append(time.perf_counter() - start)
+    arms = [arm for arm in args.arms if arm != "masked" or method == "mic"]
+    alone = {arm: step_alone(method, arm, args) for arm in arms if arm in ("baseline", "mrm") or args.repeats == 0}
+    seconds = rounds(bench, arms, args) if args.repeats else {arm: [alone[arm][0]] for arm in arms}
     return {
         "method": method,
         "network": f"{bench.settings.encoder}, {bench.settings.decoder}{', HRDA' if bench.settings.hrda else ''}",
@@ -156,77 +146,53 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in bench.models.student.network.parameters()),
         "rebuilder_parameters": sum(p.numel() for p in bench.mrm.parameters()),
         "seconds": seconds,
-        "split_ms": {name: 1000 * statistics.median(values) for name, values in parts.items()},
-        "peak_memory_mib": {arm: peak_memory(method, arm, args) for arm in ("baseline", "mrm")},
+        "split_ms": split_times(bench, max(args.repeats, 1)),
+        "peak_memory_mib": {arm: memory for arm, (_, memory) in alone.items()},
     }
 
 
-def peak_memory(method: str, arm: str, args: argparse.Namespace) -> float:
-    """Of a process of its own that does nothing else, in MiB: allocated on CUDA, resident on the CPU."""
-    command = [sys.executable, __file__, "--peak-of", method, arm, "--preset", args.preset, "--device", args.device]
+def rounds(bench: Bench, arms: list[str], args: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of one step per arm and round, in an order drawn anew each round."""
+    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
+    for round_ in range(args.warmup + args.repeats):
+        for arm in random.Random(round_).sample(arms, len(arms)):
+            start = time.perf_counter()
+            bench.step(arm)
+            if round_ >= args.warmup:
+                seconds[arm].append(time.perf_counter() - start)
+    return seconds
+
+
+def split_times(bench: Bench, repeats: int) -> dict[str, float]:
+    """Median milliseconds of the parts of the extra pass."""
+    parts: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        for name, part in bench.split().items():
+            start = time.perf_counter()
+            part()
+            synchronize(bench.device)
+            parts.setdefault(name, []).append(time.perf_counter() - start)
+    return {name: 1000 * statistics.median(values) for name, values in parts.items()}
+
+
+def step_alone(method: str, arm: str, args: argparse.Namespace) -> tuple[float, float]:
+    """Seconds and peak MiB of the first step of a process of its own: allocated on CUDA, resident on the CPU."""
+    command = [sys.executable, __file__, "--alone", method, arm, "--preset", args.preset, "--device", args.device]
     command += ["--batch-size", str(args.batch_size)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    return float(printed[-2]), float(printed[-1])
 
 
-def print_peak(method: str, arm: str, args: argparse.Namespace) -> None:
+def print_alone(method: str, arm: str, args: argparse.Namespace) -> None:
     bench = Bench(settings_for(method, args))
+    start = time.perf_counter()
     bench.step(arm)
+    seconds = time.perf_counter() - start
     if bench.device.type == "cuda":
-        print(torch.cuda.max_memory_allocated(bench.device) / 2**20)
+        peak = torch.cuda.max_memory_allocated(bench.device)
     else:
-        unit = 1 if platform.system() == "Darwin" else 1024
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
-
-
-def overhead(row: dict[str, Any], arm: str) -> tuple[float, float, float]:
-    """Median of the per-round ratios to the baseline, minus one, in percent, and its 95 % bootstrap interval."""
-    ratios = [100 * (a / b - 1) for a, b in zip(row["seconds"][arm], row["seconds"]["baseline"])]
-    draw = random.Random(0)
-    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(2000))
-    return statistics.median(ratios), medians[50], medians[-51]
-
-
-def table(results: dict[str, Any]) -> str:
-    """Markdown: a row per method and arm, then the split of the extra pass."""
-    lines = [
-        "| method | network, crop, batch | arm | ms per step | images/s | overhead (95 % interval) | peak memory |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in results["rows"]:
-        what = f"{row['network']}, {row['crop'][0]} x {row['crop'][1]}, {row['batch_size']}"
-        for arm, seconds in row["seconds"].items():
-            median = statistics.median(seconds)
-            cost = "" if arm == "baseline" else "{:+.1f} % ({:+.1f} to {:+.1f})".format(*overhead(row, arm))
-            memory = f"{row['peak_memory_mib'][arm]:.0f} MiB" if arm in row["peak_memory_mib"] else ""
-            speed = f"{1000 * median:.0f} | {2 * row['batch_size'] / median:.1f}"
-            lines.append(f"| {row['method']} | {what} | {arm} | {speed} | {cost} | {memory} |")
-    lines += ["", "| method | Rebuilder parameters | " + " | ".join(results["rows"][0]["split_ms"]) + " | (ms)"]
-    lines += ["|---" * (2 + len(results["rows"][0]["split_ms"])) + "|"]
-    for row in results["rows"]:
-        parts = " | ".join(f"{ms:.0f}" for ms in row["split_ms"].values())
-        lines.append(f"| {row['method']} | {row['rebuilder_parameters'] / 1e6:.2f} M | {parts} |")
-    return "\n".join([*lines, "", f"{results['machine']}; torch {results['torch']}; commit {results['commit']}.", ""])
-
-
-def plot(results: dict[str, Any], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    arms = [arm for arm in ARMS if arm != "baseline"]
-    figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
-    for i, arm in enumerate(arms):
-        rows = [(x, overhead(row, arm)) for x, row in enumerate(results["rows"]) if arm in row["seconds"]]
-        at = [x + (i - 2) * 0.16 for x, _ in rows]
-        errors = [[m - low for _, (m, low, _) in rows], [high - m for _, (m, _, high) in rows]]
-        axes.bar(at, [m for _, (m, _, _) in rows], 0.15, yerr=errors, label=arm, error_kw={"elinewidth": 1})
-    axes.set_xticks(range(len(results["rows"])), [row["method"] for row in results["rows"]])
-    axes.set(ylabel="overhead per step (%)", title="Training time, relative to the same step without MRM")
-    axes.axhline(0, color="0.3", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=len(arms))
-    figure.savefig(path, dpi=130)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+    print(seconds, peak / 2**20)
 
 
 def main() -> None:
@@ -235,17 +201,20 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--batch-size", type=int, default=0, help="0: the preset's")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--repeats", type=int, default=20, help="measured rounds")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
+    parser.add_argument(
+        "--repeats", type=int, default=20, help="measured rounds; 0: one step per arm, in a process of its own"
+    )
     parser.add_argument("--warmup", type=int, default=2, help="rounds that are not measured")
-    parser.add_argument("--quick", action="store_true", help="7 rounds at the embedded size")
+    parser.add_argument("--quick", action="store_true", help="9 rounds at the embedded size")
     parser.add_argument("--name", default="", help="of the result files; empty: PRESET-DEVICE")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the result files")
-    parser.add_argument("--peak-of", nargs=2, metavar=("METHOD", "ARM"), help=argparse.SUPPRESS)
+    parser.add_argument("--alone", nargs=2, metavar=("METHOD", "ARM"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.peak_of:
-        return print_peak(*args.peak_of, args)
+    if args.alone:
+        return print_alone(*args.alone, args)
     if args.quick:
-        args.preset, args.repeats, args.warmup = "small", 7, 1
+        args.preset, args.repeats, args.warmup = "small", 9, 1
 
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     device = torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.processor() or "CPU"

@@ -32,7 +32,7 @@ def test_differences_are_paired_by_seed():
 
 
 def test_overhead_is_the_median_of_paired_ratios():
-    overhead = load("overhead").overhead
+    overhead = load("overhead_report").overhead
     baseline = [1.0, 2.0, 4.0, 8.0, 16.0]
     row = {"seconds": {"baseline": baseline, "again": baseline, "mrm": [1.3 * s for s in baseline[:-1]] + [99.0]}}
     assert overhead(row, "again") == (0, 0, 0)
