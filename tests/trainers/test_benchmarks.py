@@ -52,3 +52,12 @@ def test_every_arm_runs(tmp_path):
     for arm in ("baseline", "again", "mrm", "floor", "mixed", "masked"):
         assert f"| {arm} |" in table
     assert (tmp_path / "overhead-small-cpu.png").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_equal_to_the_plain_rebuilder():
+    command = [sys.executable, str(BENCHMARKS / "compare_official.py"), "--repeats", "1", "--batch-size", "1"]
+    done = subprocess.run([*command, "--device", "cpu"], text=True, capture_output=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("differ by at most") == 2
+    assert done.stdout.count("times as fast") == 2

@@ -1,0 +1,133 @@
+"""Holds `mrm_loss.Rebuilder` against the authors' released file: equal numbers, and time side by side.
+
+    python benchmarks/compare_official.py PATH/TO/rebuilder.py    # of github.com/Wenlve-Zhou/MRM; needs timm
+    python benchmarks/compare_official.py                         # against plain_rebuilder.py, the same arithmetic
+
+The authors' file is yours to fetch; nothing of it is here. Of mmseg it uses one function, which has a stand-in where
+mmseg is not installed. Both get the same weights, features and mask; outputs and gradients are compared in float64,
+forward plus backward is timed in float32 with the two alternating.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import random
+import statistics
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parents[1]
+PLAIN = Path(__file__).with_name("plain_rebuilder.py")
+sys.path.insert(0, str(ROOT / "tests"))
+from official_rebuilder import from_official
+
+from mrm_loss import Rebuilder, random_mask
+
+# their configuration, our channels, and sizes of the levels at a 512 crop
+VARIANTS: dict[str, tuple[dict[str, Any], list[int], list[int]]] = {
+    "DAFormer": (
+        {"type": "DAFormerHead", "in_channels": [64, 128, 320, 512], "in_index": [0, 1, 2, 3]},
+        [64, 128, 320, 512],
+        [128, 64, 32, 16],
+    ),
+    "DeepLabV2": ({"type": "DLV2Head", "in_channels": 2048, "in_index": 3}, [2048], [64]),
+}
+
+
+def load_official(path: Path) -> types.ModuleType:
+    """The authors' file as a module."""
+    try:
+        import mmseg.ops  # noqa: F401
+    except ImportError:
+        package, ops = types.ModuleType("mmseg"), types.ModuleType("mmseg.ops")
+        ops.resize = lambda input, size, mode, align_corners=None: F.interpolate(input, size, None, mode, align_corners)
+        sys.modules |= {"mmseg": package, "mmseg.ops": ops}
+    spec = importlib.util.spec_from_file_location("official", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise SystemExit(f"{path}: expected the authors' rebuilder.py, found no such file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Pair:
+    """Both Rebuilders with the same weights, the features of a batch, and one mask."""
+
+    def __init__(self, official: types.ModuleType, name: str, batch: int, device: str) -> None:
+        config, channels, sizes = VARIANTS[name]
+        torch.manual_seed(0)
+        with contextlib.redirect_stdout(io.StringIO()):  # theirs prints its configuration
+            self.theirs: nn.Module = official.Rebuilder(config).to(device)
+        self.ours = Rebuilder(channels).to(device)
+        self.ours.load_state_dict(from_official(self.theirs.state_dict()))
+        self.mask = random_mask(batch, device=device)
+        official.generate_mask = lambda shape, device, mask_ratio: (~self.mask).to(self.feats[0].dtype)  # 1 = keep
+        self.feats = [torch.randn(batch, c, s, s, device=device) for c, s in zip(channels, sizes)]
+        self.weights = [torch.randn_like(f) for f in self.feats]
+
+    def run(self, arm: str) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
+        """Outputs, gradients of the features, and gradients of the parameters under our names."""
+        feats = [f.detach().requires_grad_() for f in self.feats]
+        module = self.theirs if arm == "theirs" else self.ours
+        outs = module(feats)[: len(feats)] if arm == "theirs" else module(feats, self.mask)[0]
+        module.zero_grad()
+        torch.autograd.backward(outs, self.weights)
+        grads = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+        return outs, [f.grad for f in feats], from_official(grads) if arm == "theirs" else grads
+
+    def worst_error(self) -> float:
+        """Of any output or gradient, relative to its standard deviation, in float64."""
+        for module in (self.theirs, self.ours):
+            module.double()
+        self.feats, self.weights = ([t.double() for t in ts] for ts in (self.feats, self.weights))
+        (outs, grads, params), (outs_, grads_, params_) = self.run("theirs"), self.run("ours")
+        assert params.keys() == params_.keys(), params.keys() ^ params_.keys()
+        pairs = [*zip(outs, outs_), *zip(grads, grads_), *((params[name], params_[name]) for name in params)]
+        return max(((a - b).abs().max() / a.std().clamp(min=1e-12)).item() for a, b in pairs)
+
+    def milliseconds(self, repeats: int) -> dict[str, float]:
+        """Median of forward plus backward, the two in an order drawn anew each round."""
+        seconds: dict[str, list[float]] = {"theirs": [], "ours": []}
+        for round_ in range(repeats + 2):
+            for arm in random.Random(round_).sample(list(seconds), 2):
+                start = time.perf_counter()
+                self.run(arm)
+                if self.mask.is_cuda:
+                    torch.cuda.synchronize()
+                if round_ >= 2:
+                    seconds[arm].append(time.perf_counter() - start)
+        return {arm: 1000 * statistics.median(values) for arm, values in seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path, nargs="?", default=PLAIN, help="the authors' rebuilder.py")
+    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=20)
+    args = parser.parse_args()
+    official = load_official(args.path)
+    print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, batch {args.batch_size}")
+    for name in VARIANTS:
+        pair = Pair(official, name, args.batch_size, args.device)
+        ms = pair.milliseconds(args.repeats)
+        speed = ms["theirs"] / ms["ours"]
+        print(f"{name}: {args.path.name} {ms['theirs']:.0f} ms, ours {ms['ours']:.0f} ms: {speed:.2f} times as fast")
+        error = pair.worst_error()
+        print(f"{name}: outputs and gradients differ by at most {error:.1e} of their standard deviation in float64")
+        if not error < 1e-9:
+            raise SystemExit("expected less than 1e-9")
+
+
+if __name__ == "__main__":
+    main()
