@@ -58,5 +58,5 @@ def plot(results: dict[str, Any], path: Path) -> None:
     axes.set(ylabel="overhead per step (%)", title="Training time, relative to the same step without MRM")
     axes.axhline(0, color="0.3", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=len(arms))
+    figure.legend(loc="outside lower center", frameon=False, ncols=len(arms))
     figure.savefig(path, dpi=130)
