@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from hypothesis import HealthCheck, settings
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests")]
 
-settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# in CI the same examples every time, so that a failure belongs to the change that is tested
+in_ci = bool(os.environ.get("CI"))
+settings.register_profile("ours", deadline=None, derandomize=in_ci, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ours")
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from .class_statistics import class_statistics
 from .datasets import Batch, Batches, Domain, batches, check_classes, open_domain
-from .distributed import average_gradients, from_first, rank_and_world, start_processes
+from .distributed import average_gradients, from_first, rank_and_world, start_processes, stop_processes
 from .draws import Draws
 from .evaluation import class_iou, evaluate, iou_table, mean_iou
 from .models import Models, optimizers_of
@@ -177,6 +177,7 @@ def train(settings: Settings, make_student: Callable[..., nn.Module], step_funct
     if run.step > first_step:
         run.log(seconds_per_step=(time.perf_counter() - started) / (run.step - first_step))
     finish(run)
+    stop_processes()
     return run
 
 
