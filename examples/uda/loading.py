@@ -24,7 +24,7 @@ from .checkpoints import load_official, official_settings
 from .labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES
 from .models import network_of
 from .networks import HRDA, Segmentor, build_network
-from .settings import Settings
+from .settings import Settings, settings_of
 
 WHICH = ("student", "teacher")
 EXPECTED = "expected a run's folder, its checkpoint.pt, or a released file of DAFormer, HRDA or MIC"
@@ -132,15 +132,6 @@ def _filled(network: Segmentor, state: Mapping[str, Tensor], name: str) -> Segme
         reasons = [line.strip() for line in str(error).splitlines()[1:]]
         raise ValueError(f"the {name} does not fit the network of its settings: {' '.join(reasons)[:400]}") from error
     return network.eval().requires_grad_(False)
-
-
-def settings_of(values: Mapping[str, Any]) -> Settings:
-    """Settings as a checkpoint holds them; those that it lacks have their defaults."""
-    unknown = sorted(values.keys() - {field.name for field in dataclasses.fields(Settings)})
-    if unknown:
-        raise ValueError(f"settings: expected those of this version, got {', '.join(unknown)} besides")
-    tuples: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return Settings(**tuples)
 
 
 def _released(file: Path, state: dict[str, Tensor], which: Sequence[str]) -> Loaded:

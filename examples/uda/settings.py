@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -181,7 +182,15 @@ def preset_values(preset: str, method: str) -> dict[str, Any]:
 
 def load_settings(path: Path) -> Settings:
     """Settings that `Settings.save` wrote."""
-    return Settings(**_tuples(json.loads(path.read_text())))
+    return settings_of(json.loads(path.read_text()))
+
+
+def settings_of(values: Mapping[str, Any]) -> Settings:
+    """Settings as a checkpoint holds them; those that it lacks have their defaults."""
+    unknown = sorted(values.keys() - {field.name for field in dataclasses.fields(Settings)})
+    if unknown:
+        raise ValueError(f"settings: expected those of this version, got {', '.join(unknown)} besides")
+    return Settings(**_tuples(values))
 
 
 def parse(description: str | None, methods: tuple[str, ...] = METHODS, mrm_on: tuple[str, ...] = MRM_ON) -> Settings:
@@ -227,5 +236,5 @@ def make_parser(
     return parser
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
