@@ -42,8 +42,9 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     domain.check_labels()
     out = Path(args.json) if args.json else default_json(loaded.path)
     pictures = Path(args.save) if args.save else None
+    # the others wait: a process that is ahead must not write the pictures that the check then finds
+    from_first(lambda: refuse_to_overwrite([out, pictures] if pictures else [out], args.overwrite))
     if first:
-        refuse_to_overwrite([out, pictures] if pictures else [out], args.overwrite)
         print(f"{loaded}\n{domain.spec}: {len(domain)} images of {args.split}")
 
     confusions = {}
