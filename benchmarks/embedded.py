@@ -25,6 +25,7 @@ ARMS = {
     "source-only": ["train_dacs_mrm.py", "--method", "source-only"],
     "dacs": ["train_dacs_mrm.py", "--mrm-weight", "0"],
     "dacs+mrm": ["train_dacs_mrm.py"],
+    "dacs+mrm-mixed": ["train_dacs_mrm.py", "--mrm-on", "mixed"],
     "dacs+mrm-frozen-norm": ["train_dacs_mrm.py", "--mrm-freeze-norm"],
     "daformer": ["train_mic_mrm.py", "--method", "daformer", "--mrm-weight", "0"],
     "daformer+mrm": ["train_mic_mrm.py", "--method", "daformer"],
@@ -32,10 +33,13 @@ ARMS = {
     "hrda+mrm": ["train_mic_mrm.py", "--method", "hrda"],
     "mic": ["train_mic_mrm.py", "--mrm-weight", "0"],
     "mic+mrm": ["train_mic_mrm.py"],
+    "mic+mrm-mixed": ["train_mic_mrm.py", "--mrm-on", "mixed"],
+    "mic+mrm-masked": ["train_mic_mrm.py", "--mrm-on", "masked"],
 }
 DEFAULT_ARMS = ["source-only", "dacs", "dacs+mrm", "mic", "mic+mrm"]
 # what each arm is compared with
 BASE = {"dacs": "source-only"} | {f"{name}+mrm": name for name in ("dacs", "daformer", "hrda", "mic")}
+BASE |= {"dacs+mrm-mixed": "dacs", "mic+mrm-mixed": "mic", "mic+mrm-masked": "mic"}
 BASE["dacs+mrm-frozen-norm"] = "dacs+mrm"
 
 
