@@ -2,10 +2,12 @@
 
     python benchmarks/compare_official.py PATH/TO/rebuilder.py    # of github.com/Wenlve-Zhou/MRM; needs timm
     python benchmarks/compare_official.py                         # against plain_rebuilder.py, the same arithmetic
+    python benchmarks/compare_official.py --compile               # ours compiled as well; minutes on a CPU
 
 The authors' file is yours to fetch; nothing of it is here. Of mmseg it uses one function, which has a stand-in where
 mmseg is not installed. Both get the same weights, features and mask; outputs and gradients are compared in float64,
-forward plus backward is timed in float32 with the two alternating.
+forward plus backward is timed in float32 with all of them alternating. Memory is what autograd keeps from forward to
+backward, beside the parameters and features.
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ class Pair:
             self.theirs: nn.Module = official.Rebuilder(config).to(device)
         self.ours = Rebuilder(channels).to(device)
         self.ours.load_state_dict(from_official(self.theirs.state_dict()))
+        self.modules = {"theirs": self.theirs, "ours": self.ours}
         self.mask = random_mask(batch, device=device)
         official.generate_mask = lambda shape, device, mask_ratio: (~self.mask).to(self.feats[0].dtype)  # 1 = keep
         self.feats = [torch.randn(batch, c, s, s, device=device) for c, s in zip(channels, sizes)]
@@ -78,7 +81,7 @@ class Pair:
     def run(self, arm: str) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
         """Outputs, gradients of the features, and gradients of the parameters under our names."""
         feats = [f.detach().requires_grad_() for f in self.feats]
-        module = self.theirs if arm == "theirs" else self.ours
+        module = self.modules[arm]
         outs = module(feats)[: len(feats)] if arm == "theirs" else module(feats, self.mask)[0]
         module.zero_grad()
         torch.autograd.backward(outs, self.weights)
@@ -95,11 +98,25 @@ class Pair:
         pairs = [*zip(outs, outs_), *zip(grads, grads_), *((params[name], params_[name]) for name in params)]
         return max(((a - b).abs().max() / a.std().clamp(min=1e-12)).item() for a, b in pairs)
 
+    def kept_mib(self, arm: str) -> float:
+        """MiB that autograd keeps from forward to backward, without parameters and features."""
+        module = self.modules[arm]
+        free = {t.untyped_storage().data_ptr() for t in [*module.parameters(), *module.buffers(), *self.feats]}
+        kept: dict[int, int] = {}
+
+        def keep(t: Tensor) -> Tensor:
+            kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            self.run(arm)
+        return sum(size for address, size in kept.items() if address not in free) / 2**20
+
     def milliseconds(self, repeats: int) -> dict[str, float]:
-        """Median of forward plus backward, the two in an order drawn anew each round."""
-        seconds: dict[str, list[float]] = {"theirs": [], "ours": []}
+        """Median of forward plus backward, the arms in an order drawn anew each round."""
+        seconds: dict[str, list[float]] = {arm: [] for arm in self.modules}
         for round_ in range(repeats + 2):
-            for arm in random.Random(round_).sample(list(seconds), 2):
+            for arm in random.Random(round_).sample(list(seconds), len(seconds)):
                 start = time.perf_counter()
                 self.run(arm)
                 if self.mask.is_cuda:
@@ -115,14 +132,20 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--compile", action="store_true", help="also time ours under torch.compile")
     args = parser.parse_args()
     official = load_official(args.path)
     print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, batch {args.batch_size}")
     for name in VARIANTS:
         pair = Pair(official, name, args.batch_size, args.device)
+        kept = {arm: pair.kept_mib(arm) for arm in pair.modules}
+        if args.compile:
+            pair.modules["ours, compiled"] = torch.compile(pair.ours)
         ms = pair.milliseconds(args.repeats)
-        speed = ms["theirs"] / ms["ours"]
-        print(f"{name}: {args.path.name} {ms['theirs']:.0f} ms, ours {ms['ours']:.0f} ms: {speed:.2f} times as fast")
+        print(f"{name}: {args.path.name} {ms['theirs']:.0f} ms, keeps {kept['theirs']:.0f} MiB for the backward")
+        for arm in list(ms)[1:]:
+            memory = f", keeps {kept[arm]:.0f} MiB" if arm in kept else ""
+            print(f"{name}: {arm} {ms[arm]:.0f} ms: {ms['theirs'] / ms[arm]:.2f} times as fast{memory}")
         error = pair.worst_error()
         print(f"{name}: outputs and gradients differ by at most {error:.1e} of their standard deviation in float64")
         if not error < 1e-9:

@@ -8,18 +8,49 @@ from einops import rearrange
 from torch import Tensor, nn
 
 
-def projector(embed_dim: int, channels: int, factor: int) -> nn.Sequential:
-    """Tokens (B, embed_dim, r, c) -> (B, channels, r * 2^n, c * 2^n) with n = floor(log2(factor))."""
-    layers: list[nn.Module] = []
-    width = embed_dim
-    doublings = factor.bit_length() - 1
-    for i in range(doublings):
-        if i > 0:
-            layers += [ChannelNorm(width, eps=1e-6), nn.GELU()]
-        narrow = embed_dim // 2 if i == 0 else embed_dim // 4
-        layers.append(nn.ConvTranspose2d(width, narrow, kernel_size=4, stride=2, padding=1))
-        width = narrow
-    return nn.Sequential(*layers, nn.Conv2d(width, channels, kernel_size=1), ChannelNorm(channels, eps=1e-6))
+class Projector(nn.Sequential):
+    """Tokens (B, embed_dim, r, c) -> (B, channels, r * 2^n, c * 2^n) with n = floor(log2(factor)).
+
+    Transposed convolutions, each of which doubles the size, a 1 x 1 convolution and a norm.
+    """
+
+    def __init__(self, embed_dim: int, channels: int, factor: int) -> None:
+        layers: list[nn.Module] = []
+        width = embed_dim
+        for i in range(factor.bit_length() - 1):
+            if i > 0:
+                layers += [ChannelNorm(width, eps=1e-6), nn.GELU()]
+            narrow = embed_dim // 2 if i == 0 else embed_dim // 4
+            conv = nn.ConvTranspose2d(width, narrow, kernel_size=4, stride=2, padding=1)
+            # as the tokens lie; in any other order every pass would copy the weights into this one
+            conv.weight = nn.Parameter(conv.weight.detach().to(memory_format=torch.channels_last))
+            layers.append(conv)
+            width = narrow
+        super().__init__(*layers, nn.Conv2d(width, channels, kernel_size=1), ChannelNorm(channels, eps=1e-6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        *layers, last, norm = self
+        assert isinstance(last, nn.Conv2d)
+        if layers and isinstance(up := layers[-1], nn.ConvTranspose2d) and cheaper_as_one(up, last):
+            # nothing but sums lies between the two: one convolution, and no wide map at full size to keep
+            mix = last.weight[:, :, 0, 0]
+            weight = torch.einsum("inhw,cn->ichw", up.weight, mix)
+            bias = None if up.bias is None or last.bias is None else mix @ up.bias + last.bias
+            for layer in layers[:-1]:
+                x = layer(x)
+            x = F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
+        else:
+            for layer in [*layers, last]:
+                x = layer(x)
+        out: Tensor = norm(x)
+        return out
+
+
+def cheaper_as_one(up: nn.ConvTranspose2d, last: nn.Conv2d) -> bool:
+    """Whether a transposed convolution straight to the last channels multiplies less per pixel than the two do."""
+    taps = 4  # of 4 x 4 weights at stride 2
+    width, narrow, channels = up.in_channels, up.out_channels, last.out_channels
+    return taps * width * channels < taps * width * narrow + narrow * channels
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -23,7 +23,7 @@ from mrm_loss.checks import (
     check_scale_factors,
     warn,
 )
-from mrm_loss.layers import Block, projector, sincos_position
+from mrm_loss.layers import Block, Projector, sincos_position
 from mrm_loss.mask import draw_mask
 
 
@@ -74,7 +74,7 @@ class Rebuilder(nn.Module):
         self.blocks = nn.ModuleList(Block(embed_dim, num_heads, hidden_dim) for _ in range(depth))
         self.norm = nn.LayerNorm(embed_dim)
         self.projectors = nn.ModuleList(
-            nn.Identity() if channels is None else projector(embed_dim, channels, factor)
+            nn.Identity() if channels is None else Projector(embed_dim, channels, factor)
             for channels, factor in zip(self.encoder_channels, self.scale_factors)
         )
         self.reset_parameters()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mrm_loss import Rebuilder
-from mrm_loss.layers import Attention, ChannelNorm, projector, sincos_position
+from mrm_loss.layers import Attention, ChannelNorm, Projector, cheaper_as_one, sincos_position
 
 SMALL = {"embed_dim": 16, "num_heads": 2, "grid_size": 4}
 
@@ -23,7 +23,7 @@ def level_mask(mask, size):
 
 @pytest.mark.parametrize("factor", range(1, 20))
 def test_projector_layers(factor):
-    layers = projector(32, 7, factor)
+    layers = Projector(32, 7, factor)
     ups = [layer for layer in layers if isinstance(layer, nn.ConvTranspose2d)]
     assert len(ups) == math.floor(math.log2(factor))
     widths = [32, 16, 8, 8, 8][: len(ups) + 1]
@@ -35,6 +35,22 @@ def test_projector_layers(factor):
         expected += [nn.ConvTranspose2d] if i == 0 else [ChannelNorm, nn.GELU, nn.ConvTranspose2d]
     assert [type(layer) for layer in layers] == [*expected, nn.Conv2d, ChannelNorm]
     assert {layer.eps for layer in layers if isinstance(layer, ChannelNorm)} == {1e-6}
+
+
+@pytest.mark.parametrize("channels", [3, 40])
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_a_projector_is_its_layers_one_after_another(factor, channels):
+    """Also where it runs the last two as one: values and every gradient."""
+    projector = Projector(32, channels, factor).double()
+    fused = factor > 1 and cheaper_as_one(projector[-3], projector[-2])
+    assert fused == (factor > 1 and channels == 3)
+    x = torch.randn(2, 32, 3, 5, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(2, channels, 3 * factor, 5 * factor, dtype=torch.float64)
+    inputs = [x, *projector.parameters()]
+    outs = projector(x), nn.Sequential.forward(projector, x)
+    torch.testing.assert_close(*outs, rtol=1e-12, atol=1e-12)
+    found, expected = (torch.autograd.grad((out * weights).sum(), inputs) for out in outs)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
 
 
 def test_default_scale_factors():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -42,16 +43,46 @@ def test_overhead_is_the_median_of_paired_ratios():
     assert high > 30
 
 
+@pytest.fixture(scope="module")
+def overhead_of(tmp_path_factory):
+    """Runs overhead.py for one round; returns its JSON and its table."""
+
+    def run(*words):
+        out = tmp_path_factory.mktemp("overhead")
+        command = [sys.executable, str(BENCHMARKS / "overhead.py"), "--repeats", "1", "--warmup", "0"]
+        command += ["--batch-size", "1", "--device", "cpu", "--out", str(out), *words]
+        done = subprocess.run(command, text=True, capture_output=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        assert (out / "overhead-small-cpu.png").stat().st_size > 0
+        results = json.loads((out / "overhead-small-cpu.json").read_text())
+        return results["rows"], (out / "overhead-small-cpu.md").read_text()
+
+    return run
+
+
 @pytest.mark.slow
-def test_every_arm_runs(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "overhead.py"), "--methods", "mic", "--repeats", "1"]
-    command += ["--warmup", "0", "--batch-size", "1", "--device", "cpu", "--out", str(tmp_path)]
-    done = subprocess.run(command, text=True, capture_output=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    table = (tmp_path / "overhead-small-cpu.md").read_text()
-    for arm in ("baseline", "again", "mrm", "floor", "mixed", "masked"):
-        assert f"| {arm} |" in table
-    assert (tmp_path / "overhead-small-cpu.png").stat().st_size > 0
+def test_every_arm_runs(overhead_of):
+    (row,), table = overhead_of("--methods", "mic")
+    assert list(row["seconds"]) == ["baseline", "again", "mrm", "floor", "mixed", "masked"]
+    assert all(f"| {arm} |" in table for arm in row["seconds"])
+    assert list(row["peak_memory_mib"]) == ["baseline", "mrm", "masked"]
+    assert row["inference"]["same_outputs"] is True
+    assert table.count("derived") == 0
+
+
+@pytest.mark.slow
+def test_derived_arms_are_sums_of_parts(overhead_of):
+    rows, table = overhead_of(
+        "--methods", "daformer", "hrda", "--arms", "baseline", "mrm", "floor", "mixed", "--derive"
+    )
+    for row in rows:
+        (baseline,), parts = row["seconds"]["baseline"], {name: times[0] for name, times in row["parts"].items()}
+        encoder = parts["encoder"] + parts["encoder backward"]
+        rebuilder = parts["Rebuilder"] + parts["Rebuilder backward"] + parts["Rebuilder's optimiser"]
+        assert row["seconds"]["mrm"][0] == pytest.approx(baseline + sum(parts.values()))
+        assert row["seconds"]["floor"][0] == pytest.approx(baseline + sum(parts.values()) - rebuilder)
+        assert row["seconds"]["mixed"][0] == pytest.approx(baseline + sum(parts.values()) - encoder)
+    assert table.count("(derived)") == 6
 
 
 @pytest.mark.slow
