@@ -18,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 import train_mic_mrm
 from uda.datasets import Batch
 from uda.draws import Draws
-from uda.models import Models, network_of, optimizers_of
+from uda.models import Models, network_of
 from uda.networks import Encoder
+from uda.optim import optimizers_of
 from uda.settings import Settings
 
 STEP = 100  # far enough for the teacher's average to be in use

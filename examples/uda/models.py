@@ -1,4 +1,4 @@
-"""What settings say as modules and optimisers."""
+"""What settings say as modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from mrm_loss import MRM
 
 from .checkpoints import load_official, read_official
 from .networks import Encoder, Segmentor, build_network
-from .optim import parameter_groups, rebuilder_adamw
 from .rng import own_rng
 from .settings import Settings
 from .teacher import make_teacher
@@ -93,17 +92,3 @@ def imagenet_encoder(settings: Settings) -> nn.Module | None:
         )
     stride = 32 if settings.decoder == "daformer" else 8
     return Encoder(settings.encoder, settings.encoder_weights, output_stride=stride).eval().requires_grad_(False)
-
-
-def optimizers_of(settings: Settings, student: Any) -> list[torch.optim.Optimizer]:
-    """One for the network and, where MRM is on, AdamW for the Rebuilder."""
-    factor, decay = settings.head_lr_factor, settings.weight_decay
-    groups = parameter_groups(student.network, settings.lr, decay, factor, norm_decay=settings.norm_decay)
-    optimizer: torch.optim.Optimizer
-    if settings.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=0.9)
-    else:
-        optimizer = torch.optim.AdamW(groups, lr=settings.lr)
-    if student.mrm is None:
-        return [optimizer]
-    return [optimizer, rebuilder_adamw(student.mrm.parameters(), settings.mrm_lr)]

@@ -10,11 +10,12 @@ Sources: the released configurations of DAFormer, HRDA and MIC; the code of DACS
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
+
+from .settings import Settings
 
 
 def parameter_groups(
@@ -55,20 +56,22 @@ def parameter_groups(
     ]
 
 
-def adamw(network: nn.Module, lr: float = 6e-5, weight_decay: float = 0.01) -> torch.optim.AdamW:
-    """DAFormer's, HRDA's and MIC's optimiser: AdamW, head at ten times the rate, no decay on the encoder's norms."""
-    return torch.optim.AdamW(parameter_groups(network, lr, weight_decay, norm_decay=False), lr=lr)
+def optimizers_of(settings: Settings, student: Any) -> list[torch.optim.Optimizer]:
+    """The network's optimiser and, where MRM is on, the Rebuilder's.
 
-
-def sgd(network: nn.Module, lr: float = 2.5e-4, weight_decay: float = 5e-4, momentum: float = 0.9) -> torch.optim.SGD:
-    """DACS's optimiser: SGD with momentum, head at ten times the rate."""
-    return torch.optim.SGD(parameter_groups(network, lr, weight_decay), lr=lr, momentum=momentum)
-
-
-def rebuilder_adamw(
-    parameters: Iterable[nn.Parameter], lr: float = 2e-4, weight_decay: float = 0.01
-) -> torch.optim.AdamW:
-    """AdamW for the Rebuilder, whatever optimises the network. The rate is the paper's, the rest our choice."""
-    params = list(parameters)
-    group = {"params": params, "lr": lr, "initial_lr": lr, "weight_decay": weight_decay, "name": "rebuilder"}
-    return torch.optim.AdamW([group], lr=lr)
+    Args:
+        student: has a `network`, for DACS's SGD or DAFormer's, HRDA's and MIC's AdamW, and `mrm` or None: AdamW at
+            the paper's rate, with PyTorch's weight decay (our choice), whatever optimises the network.
+    """
+    factor, decay = settings.head_lr_factor, settings.weight_decay
+    groups = parameter_groups(student.network, settings.lr, decay, factor, norm_decay=settings.norm_decay)
+    network: torch.optim.Optimizer
+    if settings.optimizer == "sgd":
+        network = torch.optim.SGD(groups, lr=settings.lr, momentum=0.9)
+    else:
+        network = torch.optim.AdamW(groups, lr=settings.lr)
+    if student.mrm is None:
+        return [network]
+    params, rate = list(student.mrm.parameters()), settings.mrm_lr
+    group = {"params": params, "lr": rate, "initial_lr": rate, "weight_decay": 0.01, "name": "rebuilder"}
+    return [network, torch.optim.AdamW([group], lr=rate)]

@@ -24,7 +24,8 @@ from .datasets import Batch, Batches, Domain, batches, check_classes, open_domai
 from .distributed import average_gradients, from_first, rank_and_world, start_processes, stop_processes
 from .draws import Draws
 from .evaluation import class_iou, evaluate, iou_table, mean_iou
-from .models import Models, optimizers_of
+from .models import Models
+from .optim import optimizers_of
 from .rare_class import RareClassSampler
 from .report import draw_curves, draw_panel
 from .rng import seed_of

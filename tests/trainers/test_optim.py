@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
-from uda.optim import adamw, parameter_groups, rebuilder_adamw, sgd
+from uda.optim import optimizers_of, parameter_groups
+from uda.settings import Settings, preset_values
 
 
 class Toy(nn.Module):
@@ -15,24 +18,40 @@ class Toy(nn.Module):
         self.decoder = nn.ModuleDict({"norm": nn.BatchNorm2d(4), "classify": nn.Conv2d(4, 2, 1)})
 
 
+def optimizers(method: str, mrm: nn.Module | None = None) -> list[torch.optim.Optimizer]:
+    return optimizers_of(Settings(**preset_values("paper", method)), SimpleNamespace(network=Toy(), mrm=mrm))
+
+
 def test_adamw_spares_only_the_encoders_norms() -> None:
-    network = Toy()
-    groups = {group["name"]: group for group in adamw(network, lr=1.0, weight_decay=0.1).param_groups}
+    (optimizer,) = optimizers("mic")
+    assert isinstance(optimizer, torch.optim.AdamW)
+    groups = {group["name"]: group for group in optimizer.param_groups}
     assert {name: (g["lr"], g["weight_decay"], len(g["params"])) for name, g in groups.items()} == {
-        "encoder": (1.0, 0.1, 4),
-        "encoder_norms": (1.0, 0.0, 2),
-        "head": (10.0, 0.1, 4),
+        "encoder": (6e-5, 0.01, 4),
+        "encoder_norms": (6e-5, 0.0, 2),
+        "head": (pytest.approx(6e-4), 0.01, 4),
     }
-    assert groups["encoder_norms"]["params"][0] is network.encoder["norm"].weight
+    assert groups["encoder_norms"]["params"][0].shape == (4,)
     assert all(group["initial_lr"] == group["lr"] for group in groups.values())
 
 
 def test_sgd_of_dacs() -> None:
-    groups = sgd(Toy()).param_groups
-    assert [(g["name"], g["lr"], g["weight_decay"], g["momentum"]) for g in groups] == [
+    (optimizer,) = optimizers("dacs")
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert [(g["name"], g["lr"], g["weight_decay"], g["momentum"]) for g in optimizer.param_groups] == [
         ("encoder", 2.5e-4, 5e-4, 0.9),
         ("head", 2.5e-3, 5e-4, 0.9),
     ]
+
+
+@pytest.mark.parametrize("method", ["dacs", "mic"])
+def test_rebuilder(method: str) -> None:
+    rebuilder = nn.Linear(2, 2)
+    _, optimizer = optimizers(method, rebuilder)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["initial_lr"], group["weight_decay"]) == (2e-4, 2e-4, 0.01)
+    assert [id(p) for p in group["params"]] == [id(p) for p in rebuilder.parameters()]
 
 
 def test_every_trainable_parameter_once() -> None:
@@ -41,11 +60,6 @@ def test_every_trainable_parameter_once() -> None:
     params = [p for group in parameter_groups(network, 1.0, 0.0) for p in group["params"]]
     assert {id(p) for p in params} == {id(p) for p in network.parameters() if p.requires_grad}
     assert len(params) == len({id(p) for p in params})
-
-
-def test_rebuilder() -> None:
-    (group,) = rebuilder_adamw(nn.Linear(2, 2).parameters()).param_groups
-    assert (group["lr"], group["initial_lr"], group["weight_decay"]) == (2e-4, 2e-4, 0.01)
 
 
 def test_a_network_without_head() -> None:

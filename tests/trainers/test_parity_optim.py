@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from parity import PARITY_DIR
 from uda.checkpoints import rename
 from uda.networks import build_network
-from uda.optim import adamw
+from uda.optim import optimizers_of
+from uda.settings import Settings, preset_values
 
 
 def test_parameter_groups() -> None:
@@ -17,7 +19,8 @@ def test_parameter_groups() -> None:
         pytest.skip(f"no parity data: {path} is missing (set MRM_PARITY_DIR to the folder that holds it)")
     pytest.importorskip("segmentation_models_pytorch")
     network = build_network("mit_b0", hrda=True, embed_dim=64, attention_dim=256)
-    optimizer = adamw(network)
+    settings = Settings(**preset_values("paper", "hrda"))
+    (optimizer,) = optimizers_of(settings, SimpleNamespace(network=network, mrm=None))
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     ours = {
         names[id(parameter)]: (group["lr"], group["initial_lr"], group["weight_decay"])

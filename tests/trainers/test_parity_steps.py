@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from train_mic_mrm import Student, train_step
 from uda.datasets import Batch
 from uda.draws import Draws
-from uda.optim import adamw
-from uda.settings import Settings
+from uda.optim import optimizers_of
+from uda.settings import Settings, preset_values
 from uda.teacher import make_teacher
 
 pytest.importorskip("segmentation_models_pytorch")
@@ -47,15 +47,18 @@ def test_three_steps_of_mic() -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()  # the reference's teacher starts with fresh statistics
     models = SimpleNamespace(student=Student(student, None), teacher=teacher, imagenet_feats=torch.no_grad()(imagenet))
-    optimizer = adamw(student, SETTINGS["lr"], SETTINGS["weight_decay"])
-    settings = Settings(
+    values = preset_values("paper", "mic") | dict(
         method="mic",
+        lr=SETTINGS["lr"],
+        weight_decay=SETTINGS["weight_decay"],
         alpha=SETTINGS["alpha"],
         threshold=SETTINGS["threshold"],
         fd_weight=SETTINGS["feature_distance_weight"],
         mic_weight=SETTINGS["masked_weight"],
         mrm_weight=0.0,
     )
+    settings = Settings(**values)
+    (optimizer,) = optimizers_of(settings, models.student)
     teacher_logits: list[Tensor] = []
     predict = teacher.predict
     teacher.predict = lambda images: teacher_logits.append(predict(images)) or teacher_logits[-1]
