@@ -25,7 +25,7 @@ ARMS = {
     "source-only": ["train_dacs_mrm.py", "--method", "source-only"],
     "dacs": ["train_dacs_mrm.py", "--mrm-weight", "0"],
     "dacs+mrm": ["train_dacs_mrm.py"],
-    "dacs+mrm-mixed": ["train_dacs_mrm.py", "--mrm-on", "mixed"],
+    "dacs+mrm-mixed": ["train_mic_mrm.py", "--method", "dacs", "--mrm-on", "mixed"],
     "dacs+mrm-frozen-norm": ["train_dacs_mrm.py", "--mrm-freeze-norm"],
     "daformer": ["train_mic_mrm.py", "--method", "daformer", "--mrm-weight", "0"],
     "daformer+mrm": ["train_mic_mrm.py", "--method", "daformer"],

@@ -72,9 +72,17 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
         columns = {"image": to_picture(image), "ground truth": colourise(truth, colours)}
         columns["pseudo-label"] = in_colour(teacher.predict(x), colours)
         if mrm is not None:
-            rebuilt, mask = mrm.rebuild(network.encode(x), generator=generator(run.settings.seed, "panel", index))
-            columns["mask"] = veil(to_picture(image), F.interpolate(mask.float(), size)[0, 0].cpu().bool().numpy())
-            logits = F.interpolate(network.decode(rebuilt), size, mode="bilinear", align_corners=False)
+            draws = generator(run.settings.seed, "panel", index)
+            masks: list[Tensor] = []
+
+            def rebuild(levels: list[Tensor], draws: Any = draws, masks: list[Tensor] = masks) -> list[Tensor]:
+                rebuilt, mask = mrm.rebuild(levels, generator=draws)
+                masks.append(mask)
+                return rebuilt  # type: ignore[no-any-return]
+
+            logits = network.predict(x, rebuild)
+            mask = F.interpolate(masks[0].float(), size)[0, 0]  # HRDA's first is that of the whole image
+            columns["mask"] = veil(to_picture(image), mask.cpu().bool().numpy())
             columns["from rebuilt features"] = in_colour(logits, colours)
         columns["prediction"] = in_colour(network.predict(x), colours)
         rows.append(columns)

@@ -52,10 +52,12 @@ def losses(run: Run) -> list[dict[str, float]]:
         ("train_dacs_mrm.py", "dacs", {"source", "mixed", "trust", "mrm"}),
         ("train_dacs_mrm.py", "source-only", {"source"}),
         ("train_mic_mrm.py", "mic", {"source", "mixed", "trust", "masked", "mrm"}),
+        ("train_mic_mrm.py", "hrda", {"source", "mixed", "trust", "mrm"}),
     ],
 )
 def test_scripts_run_to_the_end(settings, script, method, names):
-    done = launch(sys.executable, str(EXAMPLES / script), *flags(settings, method=method))
+    changes = {"hrda": True, "detail_crop": 24, "mrm_grid": (3, 6)} if method == "hrda" else {}
+    done = launch(sys.executable, str(EXAMPLES / script), *flags(settings, method=method, **changes))
     assert done.returncode == 0, done.stderr
     folder = Path(settings.out)
     for name in ("settings.json", "metrics.jsonl", "result.json", "checkpoint.pt", "curves.png", "panel.png"):

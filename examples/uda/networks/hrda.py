@@ -10,14 +10,13 @@ The methods are those of `Segmentor`, so that one training step serves both.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .segmentor import Levels, Segmentor, pixel_loss
+from .segmentor import Levels, Rebuild, Segmentor, pixel_loss
 from .sliding import Box, merge, sliding_boxes
 
 
@@ -170,11 +169,11 @@ class HRDA(Segmentor):
         logits: HRDALogits = self.decoder(feats)
         return logits
 
-    def predict(self, images: Tensor) -> Tensor:
+    def predict(self, images: Tensor, rebuild: Rebuild | None = None) -> Tensor:
         """(B, 3, H, W) to logits (B, K, H, W); any size that the encoder takes at half scale."""
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % self.grid, 0, -height % self.grid), mode="replicate")
-        return _upsample(self(padded), padded.shape[-2:])[..., :height, :width]
+        return _upsample(self(padded, rebuild), padded.shape[-2:])[..., :height, :width]
 
     def loss_parts(self, feats: HRDAFeatures, labels: Tensor, weights: Tensor | float = 1.0) -> dict[str, Tensor]:
         """(1 - d - c) * CE(fused), d * CE(detail) and c * CE(context), with d = detail_weight and c = context_weight.
@@ -197,7 +196,7 @@ class HRDA(Segmentor):
             parts["context"] = self.context_weight * pixel_loss(logits.context, labels, weights)
         return parts
 
-    def rebuild(self, feats: HRDAFeatures, rebuild: Callable[[Levels], Levels]) -> HRDAFeatures:
+    def rebuild(self, feats: HRDAFeatures, rebuild: Rebuild) -> HRDAFeatures:
         """Both resolutions through one Rebuilder, called once for each, so that their masks are independent."""
         return feats._replace(context=rebuild(feats.context), detail=rebuild(feats.detail))
 

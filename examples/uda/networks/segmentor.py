@@ -23,6 +23,7 @@ from mrm_loss import weighted_cross_entropy
 from .sliding import Box
 
 Levels = list[Tensor]  # (B, C_l, h_l, w_l) each, fine to coarse
+Rebuild = Callable[[Levels], Levels]
 Features = Any  # what a network's own encode returns: Levels here, HRDAFeatures in HRDA
 
 
@@ -60,13 +61,14 @@ class Segmentor(nn.Module):
         logits: Tensor = self.decoder(feats)
         return logits
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to logits (B, K, h, w) at the decoder's stride."""
-        return self.decode(self.encode(images))
+    def forward(self, images: Tensor, rebuild: Rebuild | None = None) -> Tensor:
+        """(B, 3, H, W) to logits (B, K, h, w) at the decoder's stride; of rebuilt features where `rebuild` is given."""
+        feats = self.encode(images)
+        return self.decode(feats if rebuild is None else self.rebuild(feats, rebuild))
 
-    def predict(self, images: Tensor) -> Tensor:
+    def predict(self, images: Tensor, rebuild: Rebuild | None = None) -> Tensor:
         """(B, 3, H, W) to logits (B, K, H, W)."""
-        return F.interpolate(self(images), images.shape[-2:], mode="bilinear", align_corners=False)
+        return F.interpolate(self(images, rebuild), images.shape[-2:], mode="bilinear", align_corners=False)
 
     def loss(self, feats: Features, labels: Tensor, weights: Tensor | float = 1.0) -> Tensor:
         """Weighted cross-entropy of the decoded levels, over all pixels.
@@ -82,7 +84,7 @@ class Segmentor(nn.Module):
         """The summands of `loss` by name; HRDA has several."""
         return {"segmentation": pixel_loss(self.decode(feats), labels, weights)}
 
-    def rebuild(self, feats: Features, rebuild: Callable[[Levels], Levels]) -> Features:
+    def rebuild(self, feats: Features, rebuild: Rebuild) -> Features:
         """The levels as `rebuild`, the Rebuilder, returns them."""
         return rebuild(feats)
 
