@@ -74,19 +74,20 @@ class Pair:
         self.ours.load_state_dict(from_official(self.theirs.state_dict()))
         self.modules = {"theirs": self.theirs, "ours": self.ours}
         self.mask = random_mask(batch, device=device)
-        official.generate_mask = lambda shape, device, mask_ratio: (~self.mask).to(self.feats[0].dtype)  # 1 = keep
+        kept = {dtype: (~self.mask).to(dtype) for dtype in (torch.float32, torch.float64)}  # 1 = keep
+        official.generate_mask = lambda shape, device, mask_ratio: kept[self.feats[0].dtype]
         self.feats = [torch.randn(batch, c, s, s, device=device) for c, s in zip(channels, sizes)]
         self.weights = [torch.randn_like(f) for f in self.feats]
 
     def run(self, arm: str) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
-        """Outputs, gradients of the features, and gradients of the parameters under our names."""
+        """Outputs, gradients of the features, and gradients of the parameters."""
         feats = [f.detach().requires_grad_() for f in self.feats]
         module = self.modules[arm]
         outs = module(feats)[: len(feats)] if arm == "theirs" else module(feats, self.mask)[0]
         module.zero_grad()
         torch.autograd.backward(outs, self.weights)
         grads = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-        return outs, [f.grad for f in feats], from_official(grads) if arm == "theirs" else grads
+        return outs, [f.grad for f in feats], grads
 
     def worst_error(self) -> float:
         """Of any output or gradient, relative to its standard deviation, in float64."""
@@ -94,6 +95,7 @@ class Pair:
             module.double()
         self.feats, self.weights = ([t.double() for t in ts] for ts in (self.feats, self.weights))
         (outs, grads, params), (outs_, grads_, params_) = self.run("theirs"), self.run("ours")
+        params = from_official(params)
         assert params.keys() == params_.keys(), params.keys() ^ params_.keys()
         pairs = [*zip(outs, outs_), *zip(grads, grads_), *((params[name], params_[name]) for name in params)]
         return max(((a - b).abs().max() / a.std().clamp(min=1e-12)).item() for a, b in pairs)
@@ -119,8 +121,8 @@ class Pair:
             for arm in random.Random(round_).sample(list(seconds), len(seconds)):
                 start = time.perf_counter()
                 self.run(arm)
-                if self.mask.is_cuda:
-                    torch.cuda.synchronize()
+                if self.mask.device.type != "cpu":
+                    getattr(torch, self.mask.device.type).synchronize()
                 if round_ >= 2:
                     seconds[arm].append(time.perf_counter() - start)
         return {arm: 1000 * statistics.median(values) for arm, values in seconds.items()}

@@ -8,9 +8,11 @@ Steps of all arms alternate in one process, on one network, with one batch, thro
 "baseline" without MRM, "again" the same once more (the benchmark's own noise), "mrm" as in the paper, "mixed" and
 "masked" on features that the step has anyway, and "floor" with the Rebuilder replaced by the identity, which nothing
 that sends target features through encoder and decoder can undercut. With --derive only the baseline is run; to each
-of its steps the separately timed parts that an arm adds are added. Overheads are medians of per-round ratios with 95 %
-bootstrap intervals. Peak memory is that of one step in a process of its own. Prediction is compared with that of a
-network which was built without MRM and took over the trained one's weights.
+of its steps the separately timed parts that an arm adds are added.
+
+Overheads are medians of per-round ratios with 95 % bootstrap intervals, or ranges below 6 rounds. Peak memory is that
+of a step in a process of its own, with the optimisers' states. Prediction is compared with that of a network which was
+built without MRM and took over the trained one's weights.
 Writes benchmarks/results/overhead-NAME.json, .md and .png.
 """
 
@@ -94,12 +96,23 @@ def step_alone(method: str, arm: str, args: argparse.Namespace) -> tuple[float, 
 
 def print_alone(method: str, arm: str, args: argparse.Namespace) -> None:
     bench = Bench(settings_for(method, args))
-    seconds, _ = bench.seconds(lambda: bench.step(arm))
+    if arm == "baseline":
+        bench.drop_mrm()
+    bench.make_optimizer_states()
     if bench.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(bench.device)
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
-    print(seconds, peak / 2**20)
+        torch.cuda.reset_peak_memory_stats(bench.device)
+    seconds, _ = bench.seconds(lambda: bench.step(arm))
+    print(seconds, peak_memory(bench.device) / 2**20)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Bytes at this process's peak: allocated on CUDA, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would start from the peak of the process that started this one
+        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
 def main() -> None:
@@ -113,7 +126,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=2, help="rounds that are not measured")
     parser.add_argument("--derive", action="store_true", help="run the baseline and MRM's parts, add up the other arms")
     parser.add_argument("--quick", action="store_true", help="9 rounds at the embedded size")
-    parser.add_argument("--name", default="", help="of the result files; empty: PRESET-DEVICE")
+    parser.add_argument("--name", default="", help="of the result files (default: PRESET-DEVICE, or quick-DEVICE)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the result files")
     parser.add_argument("--alone", nargs=2, metavar=("METHOD", "ARM"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -123,9 +136,12 @@ def main() -> None:
         parser.error("expected at least one round, and the baseline among the arms")
     if args.quick:
         args.preset, args.repeats, args.warmup = "small", 9, 1
+        args.name = args.name or f"quick-{args.device}"
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.processor() or "CPU"
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    device = (
+        torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else platform.processor() or "CPU"
+    )
     results = {
         "machine": f"{device}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,

@@ -12,6 +12,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+FEW = 6  # rounds below which there is no interval
+
 
 def overhead(row: dict[str, Any], arm: str) -> tuple[float, float, float]:
     """Median of the per-round ratios to the baseline, minus one, in percent, and its 95 % bootstrap interval."""
@@ -19,7 +21,10 @@ def overhead(row: dict[str, Any], arm: str) -> tuple[float, float, float]:
 
 
 def relative(seconds: list[float], base: list[float]) -> tuple[float, float, float]:
+    """Of few rounds the range in place of the interval, which they cannot give."""
     ratios = [100 * (a / b - 1) for a, b in zip(seconds, base)]
+    if len(ratios) < FEW:
+        return statistics.median(ratios), min(ratios), max(ratios)
     draw = random.Random(0)
     medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(2000))
     return statistics.median(ratios), medians[50], medians[-51]
@@ -41,13 +46,19 @@ def table(results: dict[str, Any]) -> str:
     """Markdown: a row per method and arm; the parts of MRM's pass; prediction."""
     rows = results["rows"]
     blocks = [steps_table(rows), parts_table(rows), inference_table(rows)]
-    notes = f"{results['rounds']} rounds; {results['machine']}; torch {results['torch']}; commit {results['commit']}."
-    return "\n\n".join([*blocks, notes]) + "\n"
+    spread = "range of" if results["rounds"] < FEW else "median and 95 % interval of"
+    if any(row["derived"] for row in rows):
+        blocks.append(
+            "Derived: the baseline's step plus the parts that the arm adds, timed in the same round; in brackets is the"
+            " spread of the parts, not of the baseline."
+        )
+    machine = f"{results['machine']}; torch {results['torch']}; commit {results['commit']}"
+    return "\n\n".join([*blocks, f"In brackets: {spread} {results['rounds']} rounds. {machine}."]) + "\n"
 
 
 def steps_table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| method | network, crop, batch | arm | ms per step | images/s | overhead (95 % interval) | peak memory |",
+        "| method | network, crop, batch | arm | ms per step | images/s | overhead | peak memory |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -92,7 +103,7 @@ def inference_table(rows: list[dict[str, Any]]) -> str:
 
 def plot(results: dict[str, Any], path: Path) -> None:
     """Bars of overhead per method and arm, with their intervals."""
-    arms = [arm for arm in results["rows"][-1]["seconds"] if arm != "baseline"]
+    arms = list(dict.fromkeys(arm for row in results["rows"] for arm in row["seconds"] if arm != "baseline"))
     figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
     for i, arm in enumerate(arms):
         rows = [(x, overhead(row, arm)) for x, row in enumerate(results["rows"]) if arm in row["seconds"]]

@@ -61,13 +61,27 @@ class Bench:
         self.optimizers = {"network": network, "mrm": mrm}
         self.batch = synthetic_batch(self.settings, num_classes).to(self.device)
 
+    def drop_mrm(self) -> None:
+        """Leaves the baseline without the Rebuilder's memory."""
+        self.mrm = self.models.student.mrm = None
+        del self.optimizers["mrm"]
+
+    def make_optimizer_states(self) -> None:
+        """As they are from the second step on; the first makes them when the passes' memory is free again."""
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    p.grad = torch.zeros_like(p)
+            optimizer.step()
+            optimizer.zero_grad()
+
     def step(self, arm: str) -> None:
         """The trainers' own step, with MRM as the arm has it."""
         student = self.models.student
         student.mrm = {"baseline": None, "again": None, "floor": IdentityRebuilder()}.get(arm, self.mrm)
         on = arm if arm in ("mixed", "masked") else "target"
         cfg = dataclasses.replace(self.settings, mrm_on=on)
-        used = [self.optimizers["network"], *([self.optimizers["mrm"]] if student.mrm is self.mrm else [])]
+        used = list(self.optimizers.values()) if student.mrm is self.mrm else [self.optimizers["network"]]
         for optimizer in used:
             optimizer.zero_grad()
         train_mic_mrm.train_step(STEP, self.batch, self.models, cfg, Draws(cfg, STEP))
@@ -130,8 +144,8 @@ class Bench:
         """How long a part takes, and what it returns."""
         start = time.perf_counter()
         result = part()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).synchronize()  # cuda, mps or xpu
         return time.perf_counter() - start, result
 
 

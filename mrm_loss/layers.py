@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -14,31 +16,33 @@ class Projector(nn.Sequential):
     Transposed convolutions, each of which doubles the size, a 1 x 1 convolution and a norm.
     """
 
-    def __init__(self, embed_dim: int, channels: int, factor: int) -> None:
+    def __init__(self, embed_dim: int, channels: int, factor: int, grid_size: tuple[int, int]) -> None:
         layers: list[nn.Module] = []
         width = embed_dim
-        for i in range(factor.bit_length() - 1):
+        doublings = factor.bit_length() - 1
+        for i in range(doublings):
             if i > 0:
                 layers += [ChannelNorm(width, eps=1e-6), nn.GELU()]
             narrow = embed_dim // 2 if i == 0 else embed_dim // 4
-            conv = nn.ConvTranspose2d(width, narrow, kernel_size=4, stride=2, padding=1)
-            # as the tokens lie; in any other order every pass would copy the weights into this one
-            conv.weight = nn.Parameter(conv.weight.detach().to(memory_format=torch.channels_last))
-            layers.append(conv)
+            layers.append(nn.ConvTranspose2d(width, narrow, kernel_size=4, stride=2, padding=1))
             width = narrow
         super().__init__(*layers, nn.Conv2d(width, channels, kernel_size=1), ChannelNorm(channels, eps=1e-6))
 
+        self.joined = False
+        if doublings:
+            up: Any = layers[-1]
+            pixels = grid_size[0] * grid_size[1] * 4**doublings
+            # multiply-adds for one image; a transposed convolution has 4 taps per pixel, 16 per weight
+            two = pixels * width * (4 * up.in_channels + channels)
+            one = pixels * 4 * up.in_channels * channels + 16 * up.in_channels * width * channels
+            self.joined = one < two
+
     def forward(self, x: Tensor) -> Tensor:
         *layers, last, norm = self
-        assert isinstance(last, nn.Conv2d)
-        if layers and isinstance(up := layers[-1], nn.ConvTranspose2d) and cheaper_as_one(up, last):
-            # nothing but sums lies between the two: one convolution, and no wide map at full size to keep
-            mix = last.weight[:, :, 0, 0]
-            weight = torch.einsum("inhw,cn->ichw", up.weight, mix)
-            bias = None if up.bias is None or last.bias is None else mix @ up.bias + last.bias
+        if self.joined and isinstance(joined := join(layers[-1], last), tuple):
             for layer in layers[:-1]:
                 x = layer(x)
-            x = F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
+            x = F.conv_transpose2d(x, *joined, stride=2, padding=1)
         else:
             for layer in [*layers, last]:
                 x = layer(x)
@@ -46,11 +50,23 @@ class Projector(nn.Sequential):
         return out
 
 
-def cheaper_as_one(up: nn.ConvTranspose2d, last: nn.Conv2d) -> bool:
-    """Whether a transposed convolution straight to the last channels multiplies less per pixel than the two do."""
-    taps = 4  # of 4 x 4 weights at stride 2
-    width, narrow, channels = up.in_channels, up.out_channels, last.out_channels
-    return taps * width * channels < taps * width * narrow + narrow * channels
+def join(up: nn.Module, last: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Weight and bias of the one transposed convolution that a transposed and the 1 x 1 convolution after it are.
+
+    Without the wide map at full size between the two, which would be kept for the backward. None where somebody has
+    replaced a layer or hooked into it.
+    """
+    hooks = [h for layer in (up, last) for h in (*layer._forward_pre_hooks, *layer._forward_hooks)]
+    if (
+        hooks
+        or type(up) is not nn.ConvTranspose2d
+        or type(last) is not nn.Conv2d
+        or up.bias is None
+        or last.bias is None
+    ):
+        return None
+    mix = last.weight[:, :, 0, 0]
+    return torch.einsum("inhw,cn->ichw", up.weight, mix), mix @ up.bias + last.bias
 
 
 class ChannelNorm(nn.LayerNorm):

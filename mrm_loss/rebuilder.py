@@ -74,7 +74,7 @@ class Rebuilder(nn.Module):
         self.blocks = nn.ModuleList(Block(embed_dim, num_heads, hidden_dim) for _ in range(depth))
         self.norm = nn.LayerNorm(embed_dim)
         self.projectors = nn.ModuleList(
-            nn.Identity() if channels is None else Projector(embed_dim, channels, factor)
+            nn.Identity() if channels is None else Projector(embed_dim, channels, factor, self.grid_size)
             for channels, factor in zip(self.encoder_channels, self.scale_factors)
         )
         self.reset_parameters()
@@ -166,9 +166,10 @@ class Rebuilder(nn.Module):
 def fuse(level: Tensor, rebuilt: Tensor, mask: Tensor) -> Tensor:
     """Residual fusion: rebuilt values where masked, the level's own elsewhere (paper, section 3)."""
     size = level.shape[-2:]
-    masked = F.interpolate(mask.float(), size, mode="nearest").bool()
-    # chosen, not blended: visible values stay bit-identical, and a NaN cannot leak into them
-    return torch.where(masked, resize(rebuilt, size).to(level.dtype), level)
+    visible = F.interpolate((~mask).float(), size, mode="nearest").bool()
+    # chosen, not blended: visible values stay bit-identical, and a NaN cannot leak into them; the first of the two
+    # gives the result its memory layout
+    return torch.where(visible, level, resize(rebuilt, size).to(level.dtype))
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mrm_loss import Rebuilder
-from mrm_loss.layers import Attention, ChannelNorm, Projector, cheaper_as_one, sincos_position
+from mrm_loss.layers import Attention, ChannelNorm, Projector, sincos_position
 
 SMALL = {"embed_dim": 16, "num_heads": 2, "grid_size": 4}
 
@@ -23,7 +23,7 @@ def level_mask(mask, size):
 
 @pytest.mark.parametrize("factor", range(1, 20))
 def test_projector_layers(factor):
-    layers = Projector(32, 7, factor)
+    layers = Projector(32, 7, factor, (3, 5))
     ups = [layer for layer in layers if isinstance(layer, nn.ConvTranspose2d)]
     assert len(ups) == math.floor(math.log2(factor))
     widths = [32, 16, 8, 8, 8][: len(ups) + 1]
@@ -41,9 +41,8 @@ def test_projector_layers(factor):
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
 def test_a_projector_is_its_layers_one_after_another(factor, channels):
     """Also where it runs the last two as one: values and every gradient."""
-    projector = Projector(32, channels, factor).double()
-    fused = factor > 1 and cheaper_as_one(projector[-3], projector[-2])
-    assert fused == (factor > 1 and channels == 3)
+    projector = Projector(32, channels, factor, (16, 16)).double()
+    assert projector.joined == (factor > 1 and channels == 3)
     x = torch.randn(2, 32, 3, 5, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(2, channels, 3 * factor, 5 * factor, dtype=torch.float64)
     inputs = [x, *projector.parameters()]
@@ -51,6 +50,34 @@ def test_a_projector_is_its_layers_one_after_another(factor, channels):
     torch.testing.assert_close(*outs, rtol=1e-12, atol=1e-12)
     found, expected = (torch.autograd.grad((out * weights).sum(), inputs) for out in outs)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_a_projector_that_somebody_changed_runs_layer_by_layer():
+    x = torch.randn(1, 32, 4, 4)
+    projector = Projector(32, 3, 4, (16, 16))
+    assert projector.joined
+    seen = []
+    hook = projector[-2].register_forward_hook(lambda *_: seen.append(1))
+    projector(x)
+    assert seen == [1]
+    hook.remove()
+    projector[-3].bias = None
+    torch.testing.assert_close(projector(x), nn.Sequential.forward(projector, x))
+    projector[-2] = nn.Sequential(projector[-2])
+    torch.testing.assert_close(projector(x), nn.Sequential.forward(projector, x))
+
+
+def test_what_is_joined_at_the_papers_size():
+    """Where it saves work from one image on."""
+    joined = {c: [Projector(512, c, f, (16, 16)).joined for f in (8, 4, 2)] for c in (32, 64, 128, 160, 256, 512)}
+    assert joined == {
+        32: [True, True, True],
+        64: [True, True, True],
+        128: [True, False, True],
+        160: [True, False, False],
+        256: [False, False, False],
+        512: [False, False, False],
+    }
 
 
 def test_default_scale_factors():
