@@ -31,7 +31,8 @@ from typing import Any
 import torch
 from overhead_report import overhead, plot, table
 from overhead_steps import ADDED, Bench
-from uda.settings import Settings, preset_values
+from uda.presets import preset_values
+from uda.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ("dacs", "daformer", "hrda", "mic")

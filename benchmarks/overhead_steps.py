@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 import train_mic_mrm
 from uda.datasets import Batch
 from uda.draws import Draws
+from uda.layouts import STREETS
 from uda.models import Models, network_of
 from uda.networks import Encoder
 from uda.optim import optimizers_of
@@ -48,18 +49,18 @@ class IdentityRebuilder(nn.Module):
 class Bench:
     """One method's networks, batch and optimisers: its step in any arm, the parts of MRM's pass, and prediction."""
 
-    def __init__(self, settings: Settings, num_classes: int = 19) -> None:
-        self.device, self.num_classes = torch.device(settings.device), num_classes
+    def __init__(self, settings: Settings) -> None:
+        self.device = torch.device(settings.device)
         # a rate of zero keeps the weights, so that every arm works on the same network; random ones cost the same
         self.settings = dataclasses.replace(settings, lr=0.0, mrm_lr=0.0, encoder_weights="")
         without_distance = dataclasses.replace(self.settings, fd_weight=0.0)
-        self.models = Models(without_distance, num_classes, train_mic_mrm.Student, self.device)
+        self.models = Models(without_distance, STREETS, train_mic_mrm.Student, self.device)
         if self.settings.fd_weight > 0:
             self.models.imagenet = Encoder(settings.encoder).eval().requires_grad_(False).to(self.device)
         self.mrm = self.models.student.mrm
         network, mrm = optimizers_of(self.settings, self.models.student)
         self.optimizers = {"network": network, "mrm": mrm}
-        self.batch = synthetic_batch(self.settings, num_classes).to(self.device)
+        self.batch = synthetic_batch(self.settings, len(STREETS)).to(self.device)
 
     def drop_mrm(self) -> None:
         """Leaves the baseline without the Rebuilder's memory."""
@@ -126,7 +127,7 @@ class Bench:
 
     def inference(self, repeats: int) -> dict[str, Any]:
         """Predicts with the network that MRM trained and with one built without MRM that took over its weights."""
-        without = network_of(self.settings, self.num_classes).to(self.device).eval()
+        without = network_of(self.settings, len(STREETS)).to(self.device).eval()
         trained, images = self.models.student.network.eval(), self.batch.target_images
         without.load_state_dict(trained.state_dict())  # strict: the same modules
         seconds: dict[str, list[float]] = {"without": [], "mrm": []}

@@ -11,7 +11,8 @@ torchrun --nproc-per-node=2 examples/train_mic_mrm.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from uda.draws import Draws
 from uda.losses import feature_distance
 from uda.mixing import mix
 from uda.models import Models
-from uda.networks import Box, Segmentor
+from uda.networks import Box, Levels, Segmentor
 from uda.run import train
 from uda.settings import Settings, parse
 from uda.teacher import pseudo_label, update_teacher
@@ -56,7 +57,7 @@ class Student(nn.Module):
         *,
         plain: bool = True,
         masked: Sequence[Tensor] = (),
-        imagenet_feats: Sequence[Tensor] = (),
+        distance: Callable[[Levels], Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Losses of one pass over images (B, 3, H, W).
 
@@ -65,14 +66,14 @@ class Student(nn.Module):
             box: HRDA's detail crop.
             plain: whether to decode the features as they are.
             masked: cells to rebuild and decode, one mask per resolution; none: no MRM on these features.
-            imagenet_feats: levels of the frozen ImageNet encoder, for the feature distance; none: no such loss.
+            distance: of the levels to those of the frozen ImageNet encoder; None: no such loss.
         """
         feats = self.network.encode(images, box)
         losses = {}
         if plain:
             losses[name] = self.network.loss(feats, labels, weights)
-        if imagenet_feats:
-            losses["distance"] = feature_distance(self.network.context_levels(feats), imagenet_feats, labels)
+        if distance is not None:
+            losses["distance"] = distance(self.network.context_levels(feats))
         if masked and self.mrm is not None:
             rebuild, masks, factor = self.mrm.rebuild, iter(masked), self.mrm.loss_weight
             rebuilt = self.network.rebuild(feats, lambda levels: rebuild(levels, next(masks))[0])
@@ -97,9 +98,13 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
         return [draws.masked(f"{name}{resolution}", images) for resolution in ("", " detail")]
 
     # supervised, on the source; things stay close to the ImageNet encoder's features (DAFormer)
-    imagenet_feats = models.imagenet_feats(network.context_images(source)) if cfg.fd_weight > 0 else []
+    distance = None
+    if cfg.fd_weight > 0:
+        feats, classes = models.imagenet_feats(network.context_images(source)), models.classes
+        on_things = partial(feature_distance, classes=classes.things, num_classes=len(classes))
+        distance = partial(on_things, imagenet_feats=feats, labels=batch.source_labels)
     box = draws.box("source", network, source)
-    passed = student("source", source, batch.source_labels, box=box, imagenet_feats=imagenet_feats)
+    passed = student("source", source, batch.source_labels, box=box, distance=distance)
     losses = backward(passed, factors={"distance": cfg.fd_weight})
 
     # pseudo-labels of the target; one weight for all of it: the share of confident pixels

@@ -49,6 +49,21 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return sum_over_ranks(x).div_(rank_and_world()[1])
 
 
+def any_over_ranks(here: bool, device: torch.device) -> bool:
+    """Whether it holds in one of the processes at least."""
+    if rank_and_world()[1] == 1:
+        return here
+    return bool(sum_over_ranks(torch.tensor(float(here), device=device)) > 0)
+
+
+def average_buffers(module: nn.Module) -> None:
+    """Averages BatchNorm's statistics, which every process has from its own images: one network for all."""
+    if rank_and_world()[1] > 1:
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                mean_over_ranks(buffer)
+
+
 def ids_over_ranks(ids: Tensor) -> Tensor:
     """The distinct values (0 to 255) of every process's tensor, ascending."""
     present = torch.bincount(ids.flatten(), minlength=256).clamp(max=1)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 IGNORE = 255
 UNKNOWN = 254  # in a table of ids: no file of this data set should hold that id
 MAX_CLASSES = 254  # train ids 0 to 253
+THINGS = ("traffic light", "traffic sign", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
 
 
 class LabelClass(NamedTuple):
@@ -85,6 +86,11 @@ class ClassSet:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def things(self) -> list[int]:
+        """Train ids of the classes that DAFormer calls things, known by Cityscapes' names."""
+        return [k for k, name in enumerate(self.names) if name in THINGS]
 
     def train_ids(self, stored: NDArray[np.integer], path: Path, converted: bool) -> NDArray[np.uint8]:
         """Ids as a file stores them -> train ids.

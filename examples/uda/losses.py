@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# traffic light, traffic sign, person, rider, car, truck, bus, train, motorcycle, bicycle
-CITYSCAPES_THINGS = (6, 7, 11, 12, 13, 14, 15, 16, 17, 18)
+from .distributed import mean_over_ranks, rank_and_world
 
 
 def downscale_labels(
@@ -52,10 +51,10 @@ def feature_distance(
     student_feats: Sequence[Tensor],
     imagenet_feats: Sequence[Tensor],
     labels: Tensor,
-    classes: Sequence[int] = CITYSCAPES_THINGS,
+    classes: Sequence[int],
     *,
+    num_classes: int,
     min_ratio: float = 0.75,
-    num_classes: int = 19,
     ignore_index: int = 255,
 ) -> Tensor:
     """Mean L2 distance of the last level's features to a frozen ImageNet encoder's, where a thing class fills the cell.
@@ -67,12 +66,13 @@ def feature_distance(
         imagenet_feats: the frozen encoder's levels for the same images; detached here.
         labels: (B, H, W) or (B, 1, H, W), the source labels of those images.
         classes: ids of the thing classes.
-        min_ratio: least share of a cell that a class must hold to count.
         num_classes: K.
+        min_ratio: least share of a cell that a class must hold to count.
         ignore_index: id of unlabelled pixels.
 
     Returns:
-        Scalar. Where no cell holds a thing: a zero attached to the graph.
+        Scalar; zero, attached to the graph, where no cell holds a thing. Over several processes their mean is the
+        mean over the cells of all.
     """
     student, imagenet = student_feats[-1], imagenet_feats[-1].detach()
     if student.shape != imagenet.shape:
@@ -88,6 +88,5 @@ def feature_distance(
         )
     things = torch.isin(cells, torch.as_tensor(list(classes), device=cells.device))
     distance: Tensor = torch.linalg.vector_norm(student - imagenet, dim=1)  # (B, h, w)
-    if not bool(things.any()):
-        return student.sum() * 0.0
-    return distance[things].mean()
+    count = mean_over_ranks(things.sum().to(distance.dtype))
+    return (distance * things).sum() / count.clamp(min=1 / rank_and_world()[1])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mrm_loss import MRM
 
 from .checkpoints import load_official, read_official
+from .labels import THINGS, ClassSet
 from .networks import Encoder, Segmentor, build_network
 from .rng import own_rng
 from .settings import Settings
@@ -20,6 +21,7 @@ from .teacher import make_teacher
 class Models:
     """The networks of a run.
 
+    classes: of the data.
     student: the trainer's module, with `network` and `mrm` (None where MRM is off).
     teacher: the moving average of `student.network`.
     imagenet: a frozen ImageNet encoder where the feature distance is on.
@@ -28,17 +30,20 @@ class Models:
     def __init__(
         self,
         settings: Settings,
-        num_classes: int,
+        classes: ClassSet,
         make_student: Callable[[Segmentor, MRM | None], nn.Module],
         device: torch.device,
     ) -> None:
         torch.manual_seed(settings.seed)
-        network = network_of(settings, num_classes)
+        self.classes = classes
+        network = network_of(settings, len(classes))
         if settings.init:
             load_official(network, read_official(settings.init))
         self.student: Any = make_student(network, mrm_of(settings, network)).to(device)
         self.teacher = make_teacher(network)
         self.imagenet = imagenet_encoder(settings)
+        if self.imagenet is not None and not classes.things:
+            raise SystemExit(f"--fd-weight: expected a class named as one of {', '.join(THINGS)}; give --fd-weight 0")
         if self.imagenet is not None:
             self.imagenet.to(device)
 
@@ -58,6 +63,7 @@ def network_of(settings: Settings, num_classes: int) -> Segmentor:
         hrda=settings.hrda,
         encoder_weights=settings.encoder_weights or None,
         detail_crop=settings.detail_crop,
+        detail_weight=settings.detail_weight,
     )
 
 
@@ -76,7 +82,8 @@ def mrm_of(settings: Settings, network: Segmentor) -> MRM | None:
             mask_ratio=settings.mrm_mask_ratio,
             block_size=settings.mrm_block_size,
             embed_dim=settings.mrm_width,
-            num_heads=max(1, min(16, settings.mrm_width // 16)),
+            depth=settings.mrm_depth,
+            num_heads=settings.mrm_heads,
             loss_weight=settings.mrm_weight,
         )
 

@@ -60,8 +60,8 @@ def optimizers_of(settings: Settings, student: Any) -> list[torch.optim.Optimize
     """The network's optimiser and, where MRM is on, the Rebuilder's.
 
     Args:
-        student: has a `network`, for DACS's SGD or DAFormer's, HRDA's and MIC's AdamW, and `mrm` or None: AdamW at
-            the paper's rate, with PyTorch's weight decay (our choice), whatever optimises the network.
+        student: has a `network`, for DACS's SGD or DAFormer's, HRDA's and MIC's AdamW, and `mrm` or None: AdamW
+            whatever optimises the network.
     """
     factor, decay = settings.head_lr_factor, settings.weight_decay
     groups = parameter_groups(student.network, settings.lr, decay, factor, norm_decay=settings.norm_decay)
@@ -72,6 +72,6 @@ def optimizers_of(settings: Settings, student: Any) -> list[torch.optim.Optimize
         network = torch.optim.AdamW(groups, lr=settings.lr)
     if student.mrm is None:
         return [network]
-    params, rate = list(student.mrm.parameters()), settings.mrm_lr
-    group = {"params": params, "lr": rate, "initial_lr": rate, "weight_decay": 0.01, "name": "rebuilder"}
-    return [network, torch.optim.AdamW([group], lr=rate)]
+    rate, decay = settings.mrm_lr, settings.mrm_weight_decay
+    group = {"params": list(student.mrm.parameters()), "lr": rate, "initial_lr": rate, "weight_decay": decay}
+    return [network, torch.optim.AdamW([group | {"name": "rebuilder"}], lr=rate)]

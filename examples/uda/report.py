@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .labels import IGNORE, colourise
+from .labels import colourise
 from .rng import generator
 from .transforms import normalise
 
@@ -60,17 +60,21 @@ def smooth(values: list[float]) -> list[float]:
 
 @torch.no_grad()
 def draw_panel(run: Any, path: Path, count: int = 4) -> None:
-    """Rows of target validation images: truth, pseudo-label, mask, prediction from rebuilt features, prediction."""
+    """Target images: truth if there is any, pseudo-label, mask, predictions from rebuilt and from all features."""
     student, teacher = run.models.student.eval(), run.models.teacher.eval()
     network, mrm = student.network, student.mrm
-    colours = run.validation.classes.colours
+    classes, domain = run.models.classes, run.validation or run.target
+    colours = classes.colours
     rows, seen = [], set()
-    for index in np.linspace(0, len(run.validation) - 1, count).astype(int).tolist():
-        image, truth = run.validation.image(index), run.validation.labels(index).numpy()
+    for index in np.linspace(0, len(domain) - 1, count).astype(int).tolist():
+        image = domain.image(index)
         x = normalise(image)[None].to(run.device)
         size = x.shape[-2:]
-        columns = {"image": to_picture(image), "ground truth": colourise(truth, colours)}
-        columns["pseudo-label"] = in_colour(teacher.predict(x), colours)
+        columns = {"image": to_picture(image)}
+        if run.validation is not None:
+            columns["ground truth"] = colourise(domain.labels(index).numpy(), colours)
+        pseudo_label = teacher.predict(x)[0].argmax(0).cpu().numpy()
+        columns["pseudo-label"] = colourise(pseudo_label, colours)
         if mrm is not None:
             draws = generator(run.settings.seed, "panel", index)
             masks: list[Tensor] = []
@@ -86,10 +90,10 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
             columns["from rebuilt features"] = in_colour(logits, colours)
         columns["prediction"] = in_colour(network.predict(x), colours)
         rows.append(columns)
-        seen |= set(np.unique(truth).tolist()) - {IGNORE}
+        seen |= set(np.unique(pseudo_label).tolist())
     student.train()
     teacher.train()
-    legend = {run.validation.classes.names[k]: colours[k] / 255 for k in sorted(seen)}
+    legend = {classes.names[k]: colours[k] / 255 for k in sorted(seen)}
     save_panel(rows, legend, path)
 
 

@@ -20,16 +20,24 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .class_statistics import class_statistics
-from .datasets import Batch, Batches, Domain, batches, check_classes, open_domain
-from .distributed import average_gradients, from_first, rank_and_world, start_processes, stop_processes
+from .datasets import Batch, Batches, batches
+from .distributed import (
+    any_over_ranks,
+    average_buffers,
+    average_gradients,
+    from_first,
+    rank_and_world,
+    start_processes,
+    stop_processes,
+)
+from .domains import open_data
 from .draws import Draws
-from .evaluation import class_iou, evaluate, iou_table, mean_iou
+from .evaluation import SUBSETS, class_iou, evaluate, iou_table, mean_iou
 from .models import Models
 from .optim import optimizers_of
 from .rare_class import RareClassSampler
 from .report import draw_curves, draw_panel
 from .rng import seed_of
-from .scenes import write_scenes
 from .schedules import poly, warmup_factor
 from .settings import Settings
 
@@ -52,8 +60,7 @@ class Run:
         self.settings = settings
         self.device = start_processes(settings.device)
         self.source, self.target, self.validation = open_data(settings)
-        self.num_classes = len(self.source.classes)
-        self.models = Models(settings, self.num_classes, make_student, self.device)
+        self.models = Models(settings, self.source.classes, make_student, self.device)
         self.optimizers = optimizers_of(settings, self.models.student)
         self.step = 0
         self.total = settings.pretrain_iterations + settings.iterations
@@ -67,6 +74,7 @@ class Run:
 
     def save(self) -> None:
         """Writes checkpoint.pt so that there is a whole one at any moment."""
+        self.average_buffers()
         if rank_and_world()[0] > 0:
             return
         state = {
@@ -92,8 +100,13 @@ class Run:
         self.step = state["step"]
         if rank_and_world()[0] == 0:
             lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
-            kept = [line for line in lines if json.loads(line)["step"] <= self.step]  # what came after is done again
+            # what came after is done again; a crash can have torn the last line
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.step]
             self.metrics.write_text("".join(line + "\n" for line in kept))
+
+    def average_buffers(self) -> None:
+        for network in (self.models.student, self.models.teacher):
+            average_buffers(network)
 
     def log(self, **values: float) -> None:
         if rank_and_world()[0] == 0:
@@ -102,36 +115,37 @@ class Run:
                 file.write(json.dumps({"step": self.step, **rounded}) + "\n")
 
     def evaluate(self) -> dict[str, Tensor]:
-        """Confusion matrices of student and teacher on the target's validation split; logs their mIoU."""
-        networks = {"student": self.models.student.network}
+        """Confusion matrices of student and teacher on the target's validation split; logs their mIoU.
+
+        Empty where the target has no labels.
+        """
+        if self.validation is None:
+            return {}
+        self.average_buffers()
+        networks, window = {"student": self.models.student.network}, self.settings.eval_window
         if self.step >= self.settings.pretrain_iterations:  # there is no teacher before
             networks["teacher"] = self.models.teacher
         confusions = {
-            name: evaluate(network, self.validation, self.num_classes, self.device, name, self.settings.eval_window)
+            name: evaluate(network, self.validation, len(self.models.classes), self.device, name, window)
             for name, network in networks.items()
         }
-        self.log(**{f"miou_{name}": mean_iou(confusion) for name, confusion in confusions.items()})
+        self.log(
+            **{
+                f"{mean}_{name}": miou
+                for mean, by_name in self.means(confusions).items()
+                for name, miou in by_name.items()
+            }
+        )
         return confusions
 
-
-def open_data(settings: Settings) -> tuple[Domain, Domain, Domain]:
-    """Source and target training samples and target validation samples."""
-    source, target = settings.source, settings.target
-    if bool(source) != bool(target):
-        sys.exit("give both --source and --target, or neither for the embedded scenes")
-    if not source:
-        if rank_and_world()[0] == 0:
-            write_scenes(Path(settings.scenes))
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
-        source, target = f"gta5:{settings.scenes}/gta5", f"cityscapes:{settings.scenes}/cityscapes"
-    labelled = open_domain(source, size=settings.source_size)
-    unlabelled = open_domain(target, size=settings.target_size)
-    validation = open_domain(target, "val", size=settings.target_size)
-    check_classes(labelled, validation)
-    for domain in (labelled, validation):
-        domain.check_labels()
-    return labelled, unlabelled, validation
+    def means(self, confusions: dict[str, Tensor]) -> dict[str, dict[str, float]]:
+        """mIoU of the networks over all classes and, of SYNTHIA's, over the 16 and 13 that the field reports."""
+        synthia = self.settings.source.startswith("synthia:")
+        subsets = {"miou": None} | ({f"miou{k[7:]}": SUBSETS[k] for k in ("synthia16", "synthia13")} if synthia else {})
+        return {
+            mean: {name: mean_iou(confusion, classes) for name, confusion in confusions.items()}
+            for mean, classes in subsets.items()
+        }
 
 
 def run_folder(settings: Settings) -> Path:
@@ -167,11 +181,12 @@ def train(settings: Settings, make_student: Callable[..., nn.Module], step_funct
             run.log(**values)
         if run.step < run.total and (run.step % settings.eval_every == 0 or run.step == settings.pretrain_iterations):
             scores = ", ".join(f"{name} {mean_iou(confusion):.2f}" for name, confusion in run.evaluate().items())
-            if rank == 0:
+            if rank == 0 and scores:
                 bar.write(f"step {run.step}: mIoU {scores}")
-        if run.step % settings.save_every == 0 or run.step == run.total or stop:
+        stopped = any_over_ranks(bool(stop), run.device)
+        if run.step % settings.save_every == 0 or run.step == run.total or stopped:
             run.save()
-        if stop and run.step < run.total:
+        if stopped and run.step < run.total:
             bar.close()
             sys.exit(f"interrupted at step {run.step} of {run.total}; go on with --resume {run.folder}")
     bar.close()
@@ -236,14 +251,15 @@ def catch_interrupts() -> list[int]:
 
 
 def finish(run: Run) -> None:
-    """Prints the table, writes result.json, curves and the panel of pictures."""
+    """Prints the tables, writes result.json, curves and the panel of pictures."""
     confusions = run.evaluate()
     if rank_and_world()[0] > 0:
         return
-    names = run.validation.classes.names
+    names = run.models.classes.names
+    means = run.means(confusions)
     result = {
         "settings": asdict(run.settings),
-        "miou": {name: mean_iou(confusion) for name, confusion in confusions.items()},
+        **means,
         "iou": {
             name: {
                 k: v for k, v in zip(names, class_iou(confusion).tolist()) if v == v
@@ -255,7 +271,10 @@ def finish(run: Run) -> None:
         "threads": torch.get_num_threads(),
     }
     (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(iou_table(confusions, names))
+    if confusions:
+        print(iou_table(confusions, names))
+    for mean in list(means)[1:]:
+        print(f"{mean}: " + ", ".join(f"{name} {miou:.2f}" for name, miou in means[mean].items()))
     draw_curves(run.metrics, run.folder / "curves.png", run.settings.pretrain_iterations)
     draw_panel(run, run.folder / "panel.png")
     print(f"curves, pictures, metrics and checkpoint: {run.folder}")

@@ -1,4 +1,4 @@
-"""Every setting of the trainers: one dataclass, from which the command line is made, and the papers' values."""
+"""Every setting of the trainers: one dataclass, from which the command line is made."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from .networks.build import DECODERS
+from .presets import preset_values
 
 METHODS = ("dacs", "daformer", "hrda", "mic", "source-only")
 MRM_ON = ("target", "source", "both", "mixed", "masked")
@@ -31,6 +32,7 @@ class Settings:
     decoder: str = setting("small", "decoder", DECODERS)
     hrda: bool = setting(False, "HRDA's two resolutions, with any encoder and decoder")
     detail_crop: int = setting(96, "side in pixels of HRDA's detail crops")
+    detail_weight: float = setting(0.1, "share of the detail crop's own cross-entropy in HRDA's loss")
     encoder_weights: str = setting("", "imagenet, a file of encoder weights, or empty for random ones")
     init: str = setting("", "released checkpoint of DAFormer, HRDA or MIC to start from (MiT encoders)")
     seed: int = setting(0, "of everything that is drawn")
@@ -58,13 +60,15 @@ class Settings:
         800, "steps on the source alone before self-training; on the small network they stand in for ImageNet weights"
     )
     pretrain_lr: float = setting(1e-3, "learning rate of those steps")
-    iterations: int = setting(1500, "steps of the method")
-    optimizer: str = setting("adamw", "optimiser of the network", ("adamw", "sgd"))
-    lr: float = setting(5e-4, "learning rate of the encoder")
+    iterations: int = setting(1500, "steps of the method (for DACS in the paper preset our choice)")
+    optimizer: str = setting("adamw", "optimiser of the network; sgd has momentum 0.9 (DACS)", ("adamw", "sgd"))
+    lr: float = setting(5e-4, "learning rate of the encoder (for DACS in the paper preset our choice)")
     head_lr_factor: float = setting(1.0, "learning rate of the decoder / of the encoder")
-    weight_decay: float = setting(0.01, "weight decay; in the paper preset not on the encoder's norms (DAFormer)")
-    norm_decay: bool = setting(True, "weight decay on the encoder's norms too")
-    schedule_power: float = setting(0.9, "the rate falls with (1 - step / iterations) to this power; 1 is linear")
+    weight_decay: float = setting(0.01, "weight decay of the network (for DACS in the paper preset our choice)")
+    norm_decay: bool = setting(True, "weight decay on the encoder's norms too; not so in DAFormer")
+    schedule_power: float = setting(
+        0.9, "rates, the Rebuilder's too (our choice), fall with (1 - step / iterations) to this power"
+    )
     warmup: int = setting(50, "steps of linear warm-up, in either phase")
 
     # self-training
@@ -85,14 +89,22 @@ class Settings:
 
     # masked representation modeling
     mrm_weight: float = setting(2.0, "weight of the MRM loss (1 in the paper); 0: no Rebuilder, the exact baseline")
-    mrm_on: str = setting("target", "features that are rebuilt; mixed and masked take those of another loss", MRM_ON)
+    mrm_on: str = setting(
+        "target",
+        "features that are rebuilt: target, source or both in a pass of their own (the paper's ablation), mixed or "
+        "masked those that another loss has anyway (our addition); HRDA's two resolutions get a mask each (our choice)",
+        MRM_ON,
+    )
     mrm_lr: float = setting(1.5e-3, "learning rate of the Rebuilder (2e-4 in the paper)")
+    mrm_weight_decay: float = setting(0.01, "weight decay of the Rebuilder's AdamW (our choice)")
     mrm_mask_ratio: float = setting(0.4, "share of the feature grid that is masked")
     mrm_block_size: int = setting(2, "side in cells of masked blocks (1 in the paper)")
     mrm_grid: tuple[int, int] = setting((12, 24), "token grid (16 16 in the paper)", names="ROWS COLS")
     mrm_width: int = setting(64, "width of the Rebuilder (512 in the paper)")
-    mrm_augment: bool = setting(True, "colour augmentation of the images of the MRM pass (our addition)")
-    mrm_freeze_norm: bool = setting(False, "BatchNorm does not record the statistics of the MRM pass")
+    mrm_depth: int = setting(2, "transformer blocks of the Rebuilder (2 in the paper)")
+    mrm_heads: int = setting(4, "attention heads of the Rebuilder (16 in the paper)")
+    mrm_augment: bool = setting(True, "colour augmentation in MRM's own pass (our addition)")
+    mrm_freeze_norm: bool = setting(False, "BatchNorm records no statistics in MRM's own pass (our addition)")
 
     # the run
     out: str = setting("", "folder of the run; empty: runs/METHOD-seedSEED")
@@ -113,73 +125,6 @@ class Settings:
         return self.mrm_weight > 0 and self.method != "source-only"
 
 
-def preset_values(preset: str, method: str) -> dict[str, Any]:
-    """What a preset changes of the defaults, for a method.
-
-    The papers' values are those of the released configurations; where MRM's authors published none (DACS's schedule,
-    the Rebuilder's weight decay and schedule), they are our choice.
-    """
-    if preset == "small":
-        hrda: dict[str, Any] = {"rare_classes": True, "hrda": True, "mrm_grid": (6, 12)}  # its context is half
-        return {"daformer": {"rare_classes": True}, "hrda": hrda}.get(method, {})
-    common = {
-        "encoder_weights": "imagenet",
-        "crop": (512, 512),
-        "source_size": (720, 1280),
-        "target_size": (512, 1024),
-        "batch_size": 2,
-        "workers": 4,
-        "pretrain_iterations": 0,
-        "head_lr_factor": 10.0,
-        "augment_source": False,
-        "mic_mask_ratio": 0.7,
-        "mic_block_size": 64,
-        "mrm_weight": 1.0,
-        "mrm_lr": 2e-4,
-        "mrm_block_size": 1,
-        "mrm_grid": (16, 16),
-        "mrm_width": 512,
-        "mrm_augment": False,
-        "eval_every": 4000,
-        "save_every": 1000,
-        "log_every": 50,
-    }
-    if method == "dacs":
-        deeplab = {"encoder": "resnet101", "decoder": "deeplabv2", "optimizer": "sgd", "lr": 2.5e-4}
-        return common | deeplab | {"weight_decay": 5e-4, "warmup": 0, "iterations": 250_000, "eval_every": 10_000}
-    daformer = {
-        "encoder": "mit_b5",
-        "decoder": "daformer",
-        "lr": 6e-5,
-        "norm_decay": False,
-        "schedule_power": 1.0,
-        "warmup": 1500,
-        "iterations": 40_000,
-        "alpha": 0.999,
-        "margins": (15, 120, 0, 0),
-        "rare_classes": True,
-        "rare_min_pixels": 3000,
-        "fd_weight": 0.005,
-    }
-    if method in ("daformer", "source-only"):
-        return common | daformer
-    return (
-        common
-        | daformer
-        | {
-            "hrda": True,
-            "detail_crop": 512,
-            "crop": (1024, 1024),
-            "source_size": (1440, 2560),
-            "target_size": (1024, 2048),
-            "margins": (30, 240, 30, 30),
-            "margins_of_image": True,
-            "rare_min_crop_ratio": 2.0,
-            "eval_window": 1024,
-        }
-    )
-
-
 def load_settings(path: Path) -> Settings:
     """Settings that `Settings.save` wrote."""
     return settings_of(json.loads(path.read_text()))
@@ -198,18 +143,41 @@ def parse(description: str | None, methods: tuple[str, ...] = METHODS, mrm_on: t
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="small")
     first.add_argument("--method", default=methods[0])
+    first.add_argument("--source", default="")
+    first.add_argument("--hrda", action=argparse.BooleanOptionalAction)
     known, _ = first.parse_known_args()
-    defaults = {"method": methods[0]} | preset_values(known.preset, known.method)
+    # a trainer's source-only is the lower bound of its own first method
+    recipe = methods[0] if known.method == "source-only" and methods[0] == "dacs" else known.method
+    defaults = {"method": methods[0]} | preset_values(known.preset, recipe, known.hrda, known.source)
     parser = make_parser(description, defaults, {"method": methods, "mrm_on": mrm_on})
     settings = Settings(**_tuples(vars(parser.parse_args())))
-    if settings.mrm_on == "masked" and settings.method != "mic":
-        parser.error("--mrm-on masked: only MIC has masked images; give --method mic")
     if settings.resume:
         path = Path(settings.resume) / "settings.json"
         if not path.is_file():
             parser.error(f"--resume: {path} is missing; expected the folder of an earlier run")
-        return dataclasses.replace(load_settings(path), resume=settings.resume, out=settings.resume)
+        settings = dataclasses.replace(load_settings(path), resume=settings.resume, out=settings.resume)
+    if wrong := contradiction(settings, methods, mrm_on):
+        parser.error(wrong)
     return settings
+
+
+def contradiction(settings: Settings, methods: tuple[str, ...], mrm_on: tuple[str, ...]) -> str:
+    """What a trainer of these methods cannot do, in words; empty where there is nothing."""
+    other = "; use train_mic_mrm.py" if "mic" not in methods else ""
+    if settings.method not in methods or settings.mrm_on not in mrm_on:
+        return f"{settings.resume}: a run of {settings.method} with --mrm-on {settings.mrm_on}{other}"
+    if settings.hrda and "mic" not in methods:
+        return f"--hrda: this trainer has one resolution{other}"
+    if settings.mrm_on == "masked" and settings.method != "mic":
+        return "--mrm-on masked: only MIC has masked images; give --method mic"
+    if settings.mrm_freeze_norm and settings.mrm_on in ("mixed", "masked"):
+        return f"--mrm-freeze-norm: with --mrm-on {settings.mrm_on} MRM has no pass of its own"
+    if settings.fd_weight > 0 and settings.method in ("dacs", "source-only"):
+        return f"--fd-weight: {settings.method} has no feature distance; give --method daformer, hrda or mic"
+    for name in ("batch_size", "iterations", "eval_every", "save_every", "log_every"):
+        if getattr(settings, name) < 1:
+            return f"--{name.replace('_', '-')}: expected 1 or more, got {getattr(settings, name)}"
+    return ""
 
 
 def make_parser(

@@ -93,8 +93,8 @@ def pseudo_label(logits: Tensor, threshold: float = 0.968) -> tuple[Tensor, Tens
         raise ValueError(f"logits must be (B, K, H, W), got shape {tuple(logits.shape)}")
     dtype = torch.promote_types(logits.dtype, torch.float32)
     confidence, labels = logits.to(dtype).softmax(dim=1).max(dim=1)  # (B, H, W) each
-    share = (confidence >= threshold).to(dtype).mean(dtype=torch.float64)
-    return labels, share.to(dtype).expand(labels.shape).clone()
+    share = (confidence >= threshold).sum().to(dtype) / labels.numel()  # no float64: not every device has it
+    return labels, share.expand(labels.shape).clone()
 
 
 def zero_margins(weights: Tensor, top: int = 15, bottom: int = 120) -> Tensor:

@@ -212,3 +212,18 @@ def test_sizes_that_differ_are_named(gta5):
     domain = open_domain(f"gta5:{gta5}")
     with pytest.raises(ValueError, match=r"00001\.png: expected labels of the image's size \(5, 8\), got \(5, 9\)"):
         Batches(domain, domain, (4, 4), 1, 0)[0]
+
+
+def test_a_few_pixels_between_image_and_labels(tmp_path):
+    """As some of GTA5's pairs: the labels are resized; more is an error that names the file."""
+    root = tmp_path / "own"
+    write(root / "images" / "a.png", np.zeros((200, 300, 3), np.uint8))
+    labels = write(root / "labels" / "a.png", np.full((199, 302), 7, np.uint8))
+    domain = open_domain(f"folder:{root}", size=(100, 150))
+    with pytest.warns(UserWarning, match=r"a\.png: labels \(199, 302\) are resized to their image's size \(200, 300\)"):
+        pixels, ids = domain.labelled(0)
+    assert pixels.shape[1:] == ids.shape == (100, 150)
+    assert ids.unique().tolist() == [0]
+    write(labels, np.full((190, 300), 7, np.uint8))
+    with pytest.raises(ValueError, match=r"a\.png: expected labels of the image's size \(200, 300\), got \(190, 300\)"):
+        domain.labelled(0)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from uda.layouts import STREETS
 from uda.losses import downscale_labels, feature_distance
+
+STREET_THINGS = {"classes": STREETS.things, "num_classes": 19}
 
 
 def test_downscale_wants_enough_of_one_class() -> None:
@@ -32,7 +35,7 @@ def test_distance_is_the_mean_over_thing_cells() -> None:
     labels = torch.zeros(1, 4, 8, dtype=torch.long)
     labels[..., :4] = 13  # left cell: car, right cell: road
     imagenet[..., 1] = 100.0
-    loss = feature_distance([torch.empty(0), student], [torch.empty(0), imagenet], labels)
+    loss = feature_distance([torch.empty(0), student], [torch.empty(0), imagenet], labels, **STREET_THINGS)
     assert loss.item() == 5.0
     loss.backward()
     assert student.grad is not None
@@ -41,7 +44,9 @@ def test_distance_is_the_mean_over_thing_cells() -> None:
 
 def test_no_thing_gives_a_zero_on_the_graph() -> None:
     student = torch.randn(1, 2, 2, 2, requires_grad=True)
-    loss = feature_distance([student], [torch.zeros(1, 2, 2, 2)], torch.zeros(1, 8, 8, dtype=torch.long))
+    loss = feature_distance(
+        [student], [torch.zeros(1, 2, 2, 2)], torch.zeros(1, 8, 8, dtype=torch.long), **STREET_THINGS
+    )
     assert loss.item() == 0.0
     loss.backward()
     assert student.grad is not None
@@ -57,6 +62,6 @@ def test_other_classes_and_class_counts() -> None:
 def test_distance_wrong_input() -> None:
     feats = [torch.zeros(1, 2, 2, 2)]
     with pytest.raises(ValueError, match=r"student_feats and imagenet_feats.*\(1, 2, 2, 2\).*\(1, 3, 2, 2\)"):
-        feature_distance(feats, [torch.zeros(1, 3, 2, 2)], torch.zeros(1, 8, 8, dtype=torch.long))
+        feature_distance(feats, [torch.zeros(1, 3, 2, 2)], torch.zeros(1, 8, 8, dtype=torch.long), **STREET_THINGS)
     with pytest.raises(ValueError, match=r"labels \(1, 8, 16\).*\(2, 2\)"):
-        feature_distance(feats, feats, torch.zeros(1, 8, 16, dtype=torch.long))
+        feature_distance(feats, feats, torch.zeros(1, 8, 16, dtype=torch.long), **STREET_THINGS)

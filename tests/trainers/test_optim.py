@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 from uda.optim import optimizers_of, parameter_groups
-from uda.settings import Settings, preset_values
+from uda.presets import preset_values
+from uda.settings import Settings
 
 
 class Toy(nn.Module):

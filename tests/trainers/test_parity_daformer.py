@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from parity import Parity
+from uda.layouts import STREETS
 from uda.losses import downscale_labels, feature_distance
 from uda.rare_class import class_probabilities
 
@@ -32,12 +33,15 @@ def test_downscale_labels(daformer: Parity, factor: int, min_ratio: float) -> No
 
 def test_feature_distance(daformer: Parity) -> None:
     recipe = daformer.meta["fd"]
+    assert recipe["classes"] == STREETS.things
     feats = daformer.wave((2, 64, 4, 6)).requires_grad_()
     imagenet = daformer.wave((2, 64, 4, 6), shift=0.8)
-    loss = recipe["lam"] * feature_distance([feats], [imagenet], daformer["fd.label"], recipe["classes"])
+    loss = recipe["lam"] * feature_distance(
+        [feats], [imagenet], daformer["fd.label"], recipe["classes"], num_classes=19
+    )
     assert loss.item() == pytest.approx(recipe["loss_f64"], rel=1e-9)
     loss.backward()
     assert feats.grad is not None
     daformer.check("fd.grad", feats.grad)
-    empty = feature_distance([feats], [imagenet], torch.full((2, 128, 192), 255))
+    empty = feature_distance([feats], [imagenet], torch.full((2, 128, 192), 255), recipe["classes"], num_classes=19)
     assert empty.item() == 0.0 and empty.requires_grad  # the reference has NaN, with zero gradients

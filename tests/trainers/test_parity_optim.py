@@ -10,7 +10,8 @@ from parity import PARITY_DIR
 from uda.checkpoints import rename
 from uda.networks import build_network
 from uda.optim import optimizers_of
-from uda.settings import Settings, preset_values
+from uda.presets import preset_values
+from uda.settings import Settings
 
 
 def test_parameter_groups() -> None:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from train_mic_mrm import Student, train_step
 from uda.datasets import Batch
 from uda.draws import Draws
+from uda.layouts import STREETS
 from uda.optim import optimizers_of
-from uda.settings import Settings, preset_values
+from uda.presets import preset_values
+from uda.settings import Settings
 from uda.teacher import make_teacher
 
 pytest.importorskip("segmentation_models_pytorch")
@@ -46,7 +48,9 @@ def test_three_steps_of_mic() -> None:
     for module in teacher.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()  # the reference's teacher starts with fresh statistics
-    models = SimpleNamespace(student=Student(student, None), teacher=teacher, imagenet_feats=torch.no_grad()(imagenet))
+    models = SimpleNamespace(
+        student=Student(student, None), teacher=teacher, imagenet_feats=torch.no_grad()(imagenet), classes=STREETS
+    )
     values = preset_values("paper", "mic") | dict(
         method="mic",
         lr=SETTINGS["lr"],

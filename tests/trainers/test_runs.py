@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import train_dacs_mrm
 import train_mic_mrm
+from uda import evaluation
+from uda.datasets import open_domain
+from uda.loading import load_networks
 from uda.run import Run, batches_of, one_step, train
 from uda.settings import load_settings
 
@@ -136,7 +141,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(settings, tmp_path, stop_at):
     with pytest.raises(SystemExit, match=rf"interrupted at step {stop_at} of 6; go on with --resume .*cut"):
         train(cut, train_mic_mrm.Student, interrupted)
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:  # lines of steps that the checkpoint lacks
-        file.write('{"step": 5, "source": 9.9}\n')
+        file.write('{"step": 5, "source": 9.9}\n{"step": 5, "sou')
     resumed = dataclasses.replace(load_settings(tmp_path / "cut" / "settings.json"), resume=cut.out)
     assert dataclasses.replace(resumed, resume="") == cut
     again = train(resumed, train_mic_mrm.Student, train_mic_mrm.train_step)
@@ -190,4 +195,51 @@ def test_two_processes(settings):
     assert done.stdout.count("\nmIoU") == 1
     assert done.stdout.count("step 2: mIoU") == 1
     result = json.loads((Path(settings.out) / "result.json").read_text())
-    assert 0 <= result["miou"]["student"] <= 100
+    # one network was evaluated and saved, with BatchNorm's statistics of both processes
+    loaded = load_networks(settings.out)
+    validation = open_domain(settings.target, "val")
+    for name, network in loaded.networks.items():
+        confusion = evaluation.evaluate(network, validation, 19, torch.device("cpu"))
+        assert evaluation.mean_iou(confusion) == pytest.approx(result["miou"][name], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_group_stops_workers_last(settings):
+    """As torchrun, schedulers and Ctrl-C send it; the loaders' processes must not take the run with them."""
+    words = flags(settings, method="dacs", workers=2, pretrain_iterations=0, iterations=100_000)
+    command = [sys.executable, str(EXAMPLES / "train_dacs_mrm.py"), *words]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=env, text=True, stdout=pipe, stderr=pipe, start_new_session=True) as process:
+        metrics_file = Path(settings.out) / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while not metrics_file.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "go on with --resume" in err
+    assert torch.load(Path(settings.out) / "checkpoint.pt", weights_only=True)["step"] > 0
+
+
+def test_a_target_without_labels(settings, scenes, tmp_path, capsys):
+    """Is trained on; there is nothing to evaluate on, which is said once."""
+    shutil.copytree(scenes[1] / "leftImg8bit" / "train", tmp_path / "photos" / "images")
+    own = dataclasses.replace(settings, target=f"folder:{tmp_path / 'photos'}", eval_every=1)
+    run = train(own, train_dacs_mrm.Student, train_dacs_mrm.train_step)
+    printed = capsys.readouterr()
+    assert printed.out.count("nothing to evaluate on, the run goes without mIoU (no labels like ") == 1
+    assert "mIoU student" not in printed.out + printed.err
+    result = json.loads((run.folder / "result.json").read_text())
+    assert (result["miou"], result["iou"]) == ({}, {})
+    assert (run.folder / "panel.png").stat().st_size > 0
+
+
+def test_means_of_synthia(settings):
+    run = Run(dataclasses.replace(settings), train_dacs_mrm.Student)
+    confusions = {"student": torch.eye(19, dtype=torch.int64)}
+    confusions["student"][3] = torch.eye(19, dtype=torch.int64)[0]  # walls are taken for roads
+    assert list(run.means(confusions)) == ["miou"]
+    run.settings = dataclasses.replace(settings, source="synthia:there")
+    means = {mean: by_name["student"] for mean, by_name in run.means(confusions).items()}
+    assert means == pytest.approx({"miou": 1750 / 19, "miou16": 1450 / 16, "miou13": 1250 / 13})

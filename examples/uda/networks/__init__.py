@@ -6,7 +6,7 @@ from .daformer import DAFormerHead
 from .deeplabv2 import DeepLabV2Head
 from .deeplabv3plus import DeepLabV3PlusHead
 from .hrda import HRDA, HRDADecoder, HRDAFeatures, HRDALogits
-from .segmentor import Segmentor
+from .segmentor import Levels, Segmentor
 from .sliding import Box, sliding_boxes, sliding_predict
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "HRDADecoder",
     "HRDAFeatures",
     "HRDALogits",
+    "Levels",
     "Segmentor",
     "build_network",
     "sliding_boxes",
