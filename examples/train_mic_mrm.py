@@ -4,7 +4,8 @@ python examples/train_mic_mrm.py                                         # embed
 python examples/train_mic_mrm.py --mrm-weight 0                          # the exact baseline
 python examples/train_mic_mrm.py --method hrda                           # or daformer, dacs, source-only
 python examples/train_mic_mrm.py --preset paper --source gta5:PATH --target cityscapes:PATH
-python examples/train_mic_mrm.py --preset paper --no-hrda --encoder resnet101 --decoder deeplabv2 ...
+python examples/train_mic_mrm.py --preset paper --encoder resnet101 --decoder deeplabv2 ...   # or deeplabv3plus
+python examples/train_mic_mrm.py --preset paper --no-hrda ...            # at one resolution, with 512 crops
 python examples/train_mic_mrm.py --resume runs/mic+mrm-seed0
 torchrun --nproc-per-node=2 examples/train_mic_mrm.py
 """

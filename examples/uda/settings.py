@@ -81,7 +81,9 @@ class Settings:
     jitter: float = setting(0.2, "strength of the colour jitter")
     augment_source: bool = setting(True, "colour augmentation in steps on the source alone (our choice)")
     fd_weight: float = setting(
-        0.0, "weight of the ImageNet feature distance (0.005 in DAFormer); needs encoder weights"
+        0.0,
+        "weight of the ImageNet feature distance (0.005 in DAFormer), at classes named as Cityscapes' things are; "
+        "needs encoder weights",
     )
     mic_weight: float = setting(1.0, "weight of the masked consistency loss")
     mic_mask_ratio: float = setting(0.3, "share of the image that is removed (0.7 in MIC)")
