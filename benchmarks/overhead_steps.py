@@ -130,14 +130,15 @@ class Bench:
         without = network_of(self.settings, len(STREETS)).to(self.device).eval()
         trained, images = self.models.student.network.eval(), self.batch.target_images
         without.load_state_dict(trained.state_dict())  # strict: the same modules
-        seconds: dict[str, list[float]] = {"without": [], "mrm": []}
+        networks = {"without": without, "mrm": trained}
+        seconds: dict[str, list[float]] = {name: [] for name in networks}
+        logits: dict[str, Tensor] = {}
         with torch.no_grad():
-            same = torch.equal(trained.predict(images), without.predict(images))
             for round_ in range(repeats):
-                for name in random.Random(round_).sample(sorted(seconds), 2):
-                    network = trained if name == "mrm" else without
-                    took, _ = self.seconds(lambda network=network: network.predict(images))
+                for name in random.Random(round_).sample(sorted(networks), 2):
+                    took, logits[name] = self.seconds(lambda name=name: networks[name].predict(images))
                     seconds[name].append(took)
+        same = torch.equal(logits["mrm"], logits["without"])
         trained.train()
         return {"same_outputs": same, "seconds": seconds}
 
