@@ -96,7 +96,8 @@ def inference_table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         seconds, same = row["inference"]["seconds"], row["inference"]["same_outputs"]
         ms = [f"{1000 * statistics.median(seconds[name]):.0f}" for name in ("without", "mrm")]
-        cost = percent(relative(seconds["mrm"], seconds["without"]))
+        one = len(seconds["mrm"]) == 1
+        cost = "one pass each" if one else percent(relative(seconds["mrm"], seconds["without"]))
         lines.append(f"| {row['method']} | {ms[0]} | {ms[1]} | {cost} | {'equal' if same else 'DIFFERENT'} |")
     return "\n".join(lines)
 
