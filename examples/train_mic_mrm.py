@@ -101,9 +101,13 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
     # supervised, on the source; things stay close to the ImageNet encoder's features (DAFormer)
     distance = None
     if cfg.fd_weight > 0:
-        feats, classes = models.imagenet_feats(network.context_images(source)), models.classes
-        on_things = partial(feature_distance, classes=classes.things, num_classes=len(classes))
-        distance = partial(on_things, imagenet_feats=feats, labels=batch.source_labels)
+        distance = partial(
+            feature_distance,
+            imagenet_feats=models.imagenet_feats(network.context_images(source)),
+            labels=batch.source_labels,
+            classes=models.classes.things,
+            num_classes=len(models.classes),
+        )
     box = draws.box("source", network, source)
     passed = student("source", source, batch.source_labels, box=box, distance=distance)
     losses = backward(passed, factors={"distance": cfg.fd_weight})

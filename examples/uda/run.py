@@ -32,7 +32,8 @@ from .distributed import (
 )
 from .domains import open_data
 from .draws import Draws
-from .evaluation import SUBSETS, class_iou, evaluate, iou_table, mean_iou
+from .evaluation import class_iou, evaluate, iou_table, mean_iou
+from .labels import SYNTHIA13, SYNTHIA16
 from .models import Models
 from .optim import optimizers_of
 from .rare_class import RareClassSampler
@@ -141,7 +142,7 @@ class Run:
     def means(self, confusions: dict[str, Tensor]) -> dict[str, dict[str, float]]:
         """mIoU of the networks over all classes and, of SYNTHIA's, over the 16 and 13 that the field reports."""
         synthia = self.settings.source.startswith("synthia:")
-        subsets = {"miou": None} | ({f"miou{k[7:]}": SUBSETS[k] for k in ("synthia16", "synthia13")} if synthia else {})
+        subsets = {"miou": None} | ({"miou16": SYNTHIA16, "miou13": SYNTHIA13} if synthia else {})
         return {
             mean: {name: mean_iou(confusion, classes) for name, confusion in confusions.items()}
             for mean, classes in subsets.items()
