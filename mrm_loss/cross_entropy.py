@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mrm_loss.checks import check_labels, check_reduction, check_weights, describe
+from mrm_loss.checks import check_reduction, describe
+from mrm_loss.inputs import check_labels, check_weights
 
 
 def weighted_cross_entropy(

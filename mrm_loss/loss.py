@@ -9,19 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mrm_loss.checks import (
-    check_device,
-    check_int,
-    check_labels,
-    check_logits,
-    check_number,
-    check_reduction,
-    check_values,
-    check_weights,
-    describe,
-    warn,
-)
+from mrm_loss.checks import check_int, check_number, check_reduction, describe, warn
 from mrm_loss.cross_entropy import reduced_cross_entropy
+from mrm_loss.inputs import check_device, check_labels, check_logits, check_values, check_weights
 from mrm_loss.rebuilder import Rebuilder, resize
 
 USAGE = """call it as

@@ -16,13 +16,12 @@ from mrm_loss.checks import (
     check_generator,
     check_grid,
     check_int,
-    check_levels,
-    check_mask,
     check_number,
     check_ratio,
     check_scale_factors,
     warn,
 )
+from mrm_loss.inputs import check_levels, check_mask
 from mrm_loss.layers import Block, Projector, sincos_position
 from mrm_loss.mask import draw_mask
 

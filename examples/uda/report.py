@@ -1,8 +1,9 @@
-"""Pictures of a run: curves of losses and mIoU, and a panel of predictions."""
+"""What a run ends with: tables and result.json, curves of losses and mIoU, a panel of predictions."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,41 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .evaluation import class_iou, iou_table
 from .labels import colourise
 from .rng import generator
 from .transforms import normalise
 
 SMOOTHING = 0.9
+
+
+def report(run: Any, confusions: dict[str, Tensor]) -> None:
+    """Writes result.json, curves and the panel into the run's folder and prints the tables.
+
+    Args:
+        run: a `Run` at its last step.
+        confusions: what its `evaluate` returned.
+    """
+    names, means = run.models.classes.names, run.means(confusions)
+    result = {
+        "settings": asdict(run.settings),
+        **means,
+        "iou": {
+            name: {k: v for k, v in zip(names, class_iou(confusion).tolist()) if v == v}  # absent classes: NaN
+            for name, confusion in confusions.items()
+        },
+        "torch": torch.__version__,
+        "device": str(run.device),
+        "threads": torch.get_num_threads(),
+    }
+    (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    if confusions:
+        print(iou_table(confusions, names))
+    for mean in list(means)[1:]:
+        print(f"{mean}: " + ", ".join(f"{name} {miou:.2f}" for name, miou in means[mean].items()))
+    draw_curves(run.metrics, run.folder / "curves.png", run.settings.pretrain_iterations)
+    draw_panel(run, run.folder / "panel.png")
+    print(f"curves, pictures, metrics and checkpoint: {run.folder}")
 
 
 def draw_curves(metrics: Path, path: Path, first_step: int) -> None:
@@ -32,8 +63,9 @@ def draw_curves(metrics: Path, path: Path, first_step: int) -> None:
     for name in names:
         steps = [row["step"] for row in rows if name in row]
         values = [row[name] for row in rows if name in row]
-        if name.startswith("miou_"):
-            right.plot(steps, values, marker="o", markersize=4, label=name.removeprefix("miou_"))
+        if name.startswith("miou"):
+            label = name.removeprefix("miou_").replace("_", " ")  # SYNTHIA has a miou16 and a miou13 too
+            right.plot(steps, values, marker="o", markersize=4, label=label)
         else:
             left.plot(steps, smooth(values), label=name)
     for axes, title in ((left, "training loss"), (right, "mIoU on target validation (%)")):

@@ -32,12 +32,12 @@ from .distributed import (
 )
 from .domains import open_data
 from .draws import Draws
-from .evaluation import class_iou, evaluate, iou_table, mean_iou
+from .evaluation import evaluate, mean_iou
 from .labels import SYNTHIA13, SYNTHIA16
 from .models import Models
 from .optim import optimizers_of
 from .rare_class import RareClassSampler
-from .report import draw_curves, draw_panel
+from .report import report
 from .rng import seed_of
 from .schedules import poly, warmup_factor
 from .settings import Settings
@@ -193,7 +193,9 @@ def train(settings: Settings, make_student: Callable[..., nn.Module], step_funct
     bar.close()
     if run.step > first_step:
         run.log(seconds_per_step=(time.perf_counter() - started) / (run.step - first_step))
-    finish(run)
+    confusions = run.evaluate()
+    if rank == 0:
+        report(run, confusions)
     stop_processes()
     return run
 
@@ -249,33 +251,3 @@ def catch_interrupts() -> list[int]:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, note)
     return received
-
-
-def finish(run: Run) -> None:
-    """Prints the tables, writes result.json, curves and the panel of pictures."""
-    confusions = run.evaluate()
-    if rank_and_world()[0] > 0:
-        return
-    names = run.models.classes.names
-    means = run.means(confusions)
-    result = {
-        "settings": asdict(run.settings),
-        **means,
-        "iou": {
-            name: {
-                k: v for k, v in zip(names, class_iou(confusion).tolist()) if v == v
-            }  # without the NaN of absent classes
-            for name, confusion in confusions.items()
-        },
-        "torch": torch.__version__,
-        "device": str(run.device),
-        "threads": torch.get_num_threads(),
-    }
-    (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-    if confusions:
-        print(iou_table(confusions, names))
-    for mean in list(means)[1:]:
-        print(f"{mean}: " + ", ".join(f"{name} {miou:.2f}" for name, miou in means[mean].items()))
-    draw_curves(run.metrics, run.folder / "curves.png", run.settings.pretrain_iterations)
-    draw_panel(run, run.folder / "panel.png")
-    print(f"curves, pictures, metrics and checkpoint: {run.folder}")
