@@ -101,28 +101,14 @@ class Bench:
             seconds[name], result = self.seconds(part)
             return result
 
-        def cut(feats: Any) -> tuple[Any, list[tuple[Tensor, Tensor]]]:
-            """The features as leaves, and (level, leaf) pairs."""
-            pairs: list[tuple[Tensor, Tensor]] = []
-
-            def leaves(levels: list[Tensor]) -> list[Tensor]:
-                pairs.extend((level, level.detach().requires_grad_()) for level in levels)
-                return [leaf for _, leaf in pairs[-len(levels) :]]
-
-            return network.rebuild(feats, leaves), pairs
-
-        def backward(pairs: list[tuple[Tensor, Tensor]]) -> None:
-            used = [(level, leaf.grad) for level, leaf in pairs if leaf.grad is not None]
-            torch.autograd.backward([level for level, _ in used], [grad for _, grad in used])
-
-        encoded, of_encoder = cut(timed("encoder", lambda: network.encode(images, box)))
+        encoded, encoder_backward = network.cut(timed("encoder", lambda: network.encode(images, box)))
         rebuild = lambda levels: self.mrm.rebuild(levels, next(masks))[0]  # noqa: E731
-        rebuilt, of_rebuilder = cut(timed("Rebuilder", lambda: network.rebuild(encoded, rebuild)))
+        rebuilt, rebuilder_backward = network.cut(timed("Rebuilder", lambda: network.rebuild(encoded, rebuild)))
         loss = timed("decoder and loss", lambda: network.loss(rebuilt, labels))
         timed("decoder backward", loss.backward)
-        timed("Rebuilder backward", lambda: backward(of_rebuilder))
+        timed("Rebuilder backward", rebuilder_backward)
         timed("Rebuilder's optimiser", self.optimizers["mrm"].step)
-        timed("encoder backward", lambda: backward(of_encoder))
+        timed("encoder backward", encoder_backward)
         return seconds
 
     def inference(self, repeats: int) -> dict[str, Any]:

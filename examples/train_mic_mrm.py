@@ -12,7 +12,7 @@ torchrun --nproc-per-node=2 examples/train_mic_mrm.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -59,8 +59,10 @@ class Student(nn.Module):
         plain: bool = True,
         masked: Sequence[Tensor] = (),
         distance: Callable[[Levels], Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """Losses of one pass over images (B, 3, H, W).
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Losses of one pass over images (B, 3, H, W) and their names, each to be followed by its backward.
+
+        The encoder's own backward comes once, after the last.
 
         Args:
             name: of the pass.
@@ -69,17 +71,16 @@ class Student(nn.Module):
             masked: cells to rebuild and decode, one mask per resolution; none: no MRM on these features.
             distance: of the levels to those of the frozen ImageNet encoder; None: no such loss.
         """
-        feats = self.network.encode(images, box)
-        losses = {}
+        feats, join = self.network.cut(self.network.encode(images, box))
         if plain:
-            losses[name] = self.network.loss(feats, labels, weights)
+            yield name, self.network.loss(feats, labels, weights)
         if distance is not None:
-            losses["distance"] = distance(self.network.context_levels(feats))
+            yield "distance", distance(self.network.context_levels(feats))
         if masked and self.mrm is not None:
             rebuild, masks, factor = self.mrm.rebuild, iter(masked), self.mrm.loss_weight
             rebuilt = self.network.rebuild(feats, lambda levels: rebuild(levels, next(masks))[0])
-            losses[f"mrm {name}" if plain else name] = factor * self.network.loss(rebuilt, labels, weights)
-        return losses
+            yield f"mrm {name}" if plain else name, factor * self.network.loss(rebuilt, labels, weights)
+        join()
 
 
 def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
@@ -140,16 +141,18 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
             images = draws.colours(name, images) if cfg.mrm_augment else images
             box = draws.box(name, network, images)
             with frozen_norm_stats(*[student] * cfg.mrm_freeze_norm):
-                passed = student(name, images, y, w, box, plain=False, masked=masked)
-            losses |= backward(passed)
+                losses |= backward(student(name, images, y, w, box, plain=False, masked=masked))
     return losses
 
 
-def backward(losses: dict[str, Tensor], factors: dict[str, float] | None = None) -> dict[str, Tensor]:
-    """One backward for the weighted sum of losses; returns them detached and weighted."""
-    weighted = {name: (factors or {}).get(name, 1.0) * loss for name, loss in losses.items()}
-    torch.stack(list(weighted.values())).sum().backward()
-    return {name: loss.detach() for name, loss in weighted.items()}
+def backward(passed: Iterator[tuple[str, Tensor]], factors: dict[str, float] | None = None) -> dict[str, Tensor]:
+    """The backward of each weighted loss of a pass, as it comes; returns them detached and weighted."""
+    losses = {}
+    for name, loss in passed:
+        weighted = (factors or {}).get(name, 1.0) * loss
+        weighted.backward()
+        losses[name] = weighted.detach()
+    return losses
 
 
 if __name__ == "__main__":

@@ -6,6 +6,11 @@
     loss = network.loss(rebuilt, labels, weights)                      # the loss of Masked Representation Modeling
     logits = network.predict(images)                                   # at the size of the images
 
+    feats, join = network.cut(network.encode(images))                  # several losses, each with its own backward
+    for loss in losses_of(feats):
+        loss.backward()
+    join()                                                             # the encoder's backward, once
+
 `HRDA` offers the same methods for two resolutions, so that one training step serves both.
 """
 
@@ -87,6 +92,25 @@ class Segmentor(nn.Module):
     def rebuild(self, feats: Features, rebuild: Rebuild) -> Features:
         """The levels as `rebuild`, the Rebuilder, returns them."""
         return rebuild(feats)
+
+    def cut(self, feats: Features) -> tuple[Features, Callable[[], None]]:
+        """The features as leaves of the graph, and the function that goes on backward from there through the encoder.
+
+        So every loss of the same features is followed at once by its backward, which frees its decoder's memory, and
+        the encoder's backward still runs once.
+        """
+        pairs: list[tuple[Tensor, Tensor]] = []
+
+        def leaves(levels: Levels) -> Levels:
+            cut = [level.detach().requires_grad_(level.requires_grad) for level in levels]
+            pairs.extend(zip(levels, cut))
+            return cut
+
+        def join() -> None:
+            used = [(level, leaf.grad) for level, leaf in pairs if leaf.grad is not None]
+            torch.autograd.backward([level for level, _ in used], [grad for _, grad in used])
+
+        return self.rebuild(feats, leaves), join
 
     def context_images(self, images: Tensor) -> Tensor:
         """The images as the levels of `context_levels` saw them, for the ImageNet encoder of the feature distance."""
