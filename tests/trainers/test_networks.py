@@ -79,6 +79,35 @@ def test_a_training_step_with_mrm_reaches_every_parameter(encoder: str, decoder:
             assert parameter.grad is not None, name
 
 
+@pytest.mark.parametrize("hrda", [False, True])
+@pytest.mark.parametrize(("encoder", "decoder"), [("mit_b0", "daformer"), ("resnet18", "deeplabv2")])
+def test_losses_of_cut_features_go_backward_one_by_one(encoder: str, decoder: str, hrda: bool) -> None:
+    """The gradients of their sum, and one backward of the encoder for all."""
+    network = build_network(encoder, decoder, 5, hrda=hrda, embed_dim=16, detail_crop=64).double().eval()
+    images = torch.randn(2, 3, 128, 128, dtype=torch.float64)
+    labels, box = labels_like(images), network.draw_box((128, 128))
+    first = next(network.encoder.parameters())
+    backwards: list[Tensor] = []
+    first.register_hook(backwards.append)
+
+    feats = network.encode(images, box)
+    halved = network.rebuild(feats, lambda levels: [level / 2 for level in levels])
+    (network.loss(feats, labels) + network.loss(halved, labels)).backward()
+    expected = [p.grad.clone() for p in network.parameters() if p.grad is not None]
+    times = len(backwards)
+    network.zero_grad()
+    backwards.clear()
+
+    feats, join = network.cut(network.encode(images, box))
+    network.loss(feats, labels).backward()
+    network.loss(network.rebuild(feats, lambda levels: [level / 2 for level in levels]), labels).backward()
+    assert first.grad is None
+    join()
+    found = [p.grad for p in network.parameters() if p.grad is not None]
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    assert len(backwards) == times == 1
+
+
 def test_mrm_through_the_network_is_mrm_called_directly() -> None:
     network = build_network("mit_b0", num_classes=5, embed_dim=16).eval()
     mrm = MRM(network.used_channels, grid_size=2, embed_dim=32, num_heads=4).eval()
