@@ -40,8 +40,8 @@ ARMS = {
 }
 # what each arm is compared with
 BASE = {"dacs": "source-only"} | {f"{name}+mrm": name for name in ("dacs", "daformer", "hrda", "mic")}
-BASE |= {"dacs+mrm-mixed": "dacs", "mic+mrm-mixed": "mic", "mic+mrm-masked": "mic"}
-BASE |= {"dacs+nothing-masked": "dacs", "dacs+mrm-frozen-norm": "dacs+mrm"}
+BASE |= {"dacs+nothing-masked": "dacs", "dacs+mrm-mixed": "dacs", "dacs+mrm-frozen-norm": "dacs+mrm"}
+BASE |= {"mic+mrm-mixed": "mic", "mic+mrm-masked": "mic"}
 
 
 def run_arm(name: str, seed: int, folder: Path) -> str:

@@ -90,9 +90,11 @@ def test_losses_of_cut_features_go_backward_one_by_one(encoder: str, decoder: st
     backwards: list[Tensor] = []
     first.register_hook(backwards.append)
 
+    def halved(levels: list[Tensor]) -> list[Tensor]:
+        return [level / 2 for level in levels]
+
     feats = network.encode(images, box)
-    halved = network.rebuild(feats, lambda levels: [level / 2 for level in levels])
-    (network.loss(feats, labels) + network.loss(halved, labels)).backward()
+    (network.loss(feats, labels) + network.loss(network.rebuild(feats, halved), labels)).backward()
     expected = [p.grad.clone() for p in network.parameters() if p.grad is not None]
     times = len(backwards)
     network.zero_grad()
@@ -100,7 +102,7 @@ def test_losses_of_cut_features_go_backward_one_by_one(encoder: str, decoder: st
 
     feats, join = network.cut(network.encode(images, box))
     network.loss(feats, labels).backward()
-    network.loss(network.rebuild(feats, lambda levels: [level / 2 for level in levels]), labels).backward()
+    network.loss(network.rebuild(feats, halved), labels).backward()
     assert first.grad is None
     join()
     found = [p.grad for p in network.parameters() if p.grad is not None]
