@@ -124,7 +124,7 @@ def main() -> None:
     args = parser.parse_args()
 
     sys.path.insert(0, str(ROOT / "examples"))
-    from uda.scenes import write_scenes
+    from uda.scenes.write import write_scenes
 
     write_scenes(args.folder / "scenes")
     with ThreadPoolExecutor(args.parallel) as pool:

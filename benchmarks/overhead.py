@@ -31,8 +31,7 @@ from typing import Any
 import torch
 from overhead_report import overhead, plot, table
 from overhead_steps import ADDED, Bench
-from uda.presets import preset_values
-from uda.settings import Settings
+from uda.settings import Settings, preset_values
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ("dacs", "daformer", "hrda", "mic")

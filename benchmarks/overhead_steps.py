@@ -16,13 +16,13 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
 import train_mic_mrm
-from uda.datasets import Batch
-from uda.draws import Draws
-from uda.layouts import STREETS
-from uda.models import Models, network_of
-from uda.networks import Encoder
-from uda.optim import optimizers_of
+from uda.data.batches import Batch
+from uda.data.layouts import STREETS
+from uda.networks import Encoder, network_of
+from uda.selftraining.draws import Draws
 from uda.settings import Settings
+from uda.training.models import Models
+from uda.training.optimizers import optimizers_of
 
 STEP = 100  # far enough for the teacher's average to be in use
 # what each arm adds to a step without MRM: a pass of its own, or the Rebuilder and the decoder on a pass that is there

@@ -1,7 +1,10 @@
-"""The networks of the trainers: encoders of a library, decoders written out here."""
+"""The networks of the trainers: encoders of a library, decoders written out here.
+
+May import settings.
+"""
 
 from .backbones import Encoder
-from .build import build_network
+from .build import build_network, network_of
 from .daformer import DAFormerHead
 from .deeplabv2 import DeepLabV2Head
 from .deeplabv3plus import DeepLabV3PlusHead
@@ -22,6 +25,7 @@ __all__ = [
     "Levels",
     "Segmentor",
     "build_network",
+    "network_of",
     "sliding_boxes",
     "sliding_predict",
 ]
