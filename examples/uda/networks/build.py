@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..settings import DECODERS, Settings
 from .backbones import Encoder
 from .daformer import DAFormerHead
 from .deeplabv2 import DeepLabV2Head
@@ -12,6 +11,8 @@ from .deeplabv3plus import DeepLabV3PlusHead
 from .hrda import HRDA, HRDADecoder
 from .segmentor import Segmentor
 from .small import SmallDecoder, SmallEncoder
+
+DECODERS = ("daformer", "deeplabv2", "deeplabv3plus", "small")
 
 
 def build_network(
@@ -68,16 +69,3 @@ def build_network(
     stride = 8 if decoder == "deeplabv2" else 4
     both = HRDADecoder(head(embed_dim, "aspp"), head(attention_dim or embed_dim, "conv"), stride)
     return HRDA(body, both, detail_crop, detail_weight=detail_weight)
-
-
-def network_of(settings: Settings, num_classes: int) -> Segmentor:
-    """The network that a run's settings name."""
-    return build_network(
-        settings.encoder,
-        settings.decoder,
-        num_classes,
-        hrda=settings.hrda,
-        encoder_weights=settings.encoder_weights or None,
-        detail_crop=settings.detail_crop,
-        detail_weight=settings.detail_weight,
-    )
