@@ -1,4 +1,4 @@
-"""The libraries' blocks of `examples/frameworks.md`: features, decoder and MRM fit together, and all of it is trained."""
+"""The libraries' blocks of `examples/frameworks.md`: features, decoder and MRM fit together and are trained."""
 
 from __future__ import annotations
 
