@@ -14,7 +14,6 @@ from mrm_loss import MRM
 from mrm_loss.layers import Block, sincos_position
 from mrm_loss.rebuilder import Rebuilder
 
-
 # --- what fills the masked cells
 
 

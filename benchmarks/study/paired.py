@@ -52,13 +52,12 @@ def t_quantile(freedom: int, probability: float = 0.975) -> float:
 def t_share(t: float, freedom: int) -> float:
     """P(T <= t) for t >= 0: the finite sums of Abramowitz & Stegun, 26.7.3 and 26.7.4."""
     angle = math.atan2(t, math.sqrt(freedom))
-    sin, cos = math.sin(angle), math.cos(angle)
-    term = total = cos if freedom % 2 else 1.0
-    for k in range(3 if freedom % 2 else 2, freedom - 1, 2):
+    if freedom == 1:
+        return 0.5 + angle / math.pi
+    odd, sin, cos = freedom % 2, math.sin(angle), math.cos(angle)
+    term = total = cos if odd else 1.0
+    for k in range(2 + odd, freedom - 1, 2):
         term *= cos**2 * (k - 1) / k
         total += term
-    if freedom % 2:
-        within = 2 / math.pi * (angle + sin * total * (freedom > 1))
-    else:
-        within = sin * total
+    within = 2 / math.pi * (angle + sin * total) if odd else sin * total
     return 0.5 + within / 2

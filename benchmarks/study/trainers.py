@@ -18,8 +18,7 @@ from uda.mixing import mix
 from uda.models import Models
 from uda.networks import Segmentor
 from uda.rng import generator, own_rng
-from uda.run import Run, StepFunction, batches_of, one_step
-
+from uda.run import Run, StepFunction, batches_of, one_step, train
 from uda.settings import Settings
 from uda.teacher import make_teacher, pseudo_label
 from uda.transforms import normalise
@@ -55,5 +54,5 @@ __all__ = [
     "own_rng",
     "pseudo_label",
     "scenes",
-
+    "train",
 ]

@@ -29,5 +29,5 @@ def write_world(name: str, root: Path) -> Path:
 def one_grey(domain: scenes.Domain) -> scenes.Domain:
     """The domain with the road's mean colour, and no spread around it, on all of the ground."""
     (means, _) = domain.palette["road"]
-    ground = {material: (means, 0.0) for material in ("road", "sidewalk", "kerb")}
+    ground = dict.fromkeys(("road", "sidewalk", "kerb"), (means, 0.0))
     return replace(domain, palette=domain.palette | ground)
