@@ -8,6 +8,8 @@ from typing import Any
 
 from changes import (
     context_free_decoder,
+    decoder_alone,
+    every,
     global_encoder,
     local,
     mask_only,
@@ -89,13 +91,26 @@ ARMS |= {
 
 # item 2: where might rebuilding matter? regime -> its arms
 REGIMES: dict[str, dict[str, Arm]] = {
-    "masks": {}
-    | pair("block 1", mrm_block_size=1)
-    | pair("block 4", mrm_block_size=4)
-    | pair("block 6, half masked", mrm_block_size=6, mrm_mask_ratio=0.5)
-    | pair("ratio 0.2", mrm_mask_ratio=0.2)
-    | pair("ratio 0.6", mrm_mask_ratio=0.6)
-    | pair("ratio 0.8", mrm_mask_ratio=0.8),
+    "context-free decoder": trio("context-free decoder", network=context_free_decoder),
+    "one grey": trio("one grey", scenes="one grey"),
+    "self-training": trio("self-training", step=without_mixing)
+    | {
+        "self-training+mrm, masked alone": Arm(step=without_mixing, changes=(masked_cells_alone,)),
+        "self-training+mask-only, masked alone": Arm(step=without_mixing, changes=(mask_only, masked_cells_alone)),
+    },
+    "global encoder": trio("global encoder", network=global_encoder),
+    "masked alone": {
+        "dacs+mrm, masked alone": Arm(changes=(masked_cells_alone,)),
+        "dacs+mask-only, masked alone": Arm(changes=(mask_only, masked_cells_alone)),
+    },
+    "masks": {
+        **pair("block 6, half masked", mrm_block_size=6, mrm_mask_ratio=0.5),
+        **pair("block 4", mrm_block_size=4),
+        **pair("block 1", mrm_block_size=1),
+        **pair("ratio 0.2", mrm_mask_ratio=0.2),
+        **pair("ratio 0.6", mrm_mask_ratio=0.6),
+        **pair("ratio 0.8", mrm_mask_ratio=0.8),
+    },
     "rebuilder": {
         "rebuilder rate 5e-4": Arm(settings={"mrm_lr": 5e-4}),
         "rebuilder rate 4e-3": Arm(settings={"mrm_lr": 4e-3}),
@@ -103,23 +118,34 @@ REGIMES: dict[str, dict[str, Arm]] = {
         "rebuilder depth 1": Arm(settings={"mrm_depth": 1}),
         "rebuilder depth 4": Arm(settings={"mrm_depth": 4}),
     },
-    "global encoder": trio("global encoder", network=global_encoder),
-    "context-free decoder": trio("context-free decoder", network=context_free_decoder),
     "long start": trio("long start", settings={"pretrain_iterations": 3200}),
-    "long self-training": trio("long self-training", settings={"iterations": 4500}),
-    "self-training": trio("self-training", step=without_mixing)
-    | {
-        "self-training+mrm, masked alone": Arm(step=without_mixing, changes=(masked_cells_alone,)),
-        "self-training+mask-only, masked alone": Arm(step=without_mixing, changes=(mask_only, masked_cells_alone)),
-    },
-    "masked alone": {
-        "dacs+mrm, masked alone": Arm(changes=(masked_cells_alone,)),
-        "dacs+mask-only, masked alone": Arm(changes=(mask_only, masked_cells_alone)),
-    },
-    "one grey": trio("one grey", scenes="one grey"),
     "large": trio("large", scenes="large", settings={"crop": (192, 384), "mrm_grid": (24, 48), "batch_size": 2}),
+    "long self-training": trio("long self-training", settings={"iterations": 4500}),
 }
 ARMS |= {name: arm for regime in REGIMES.values() for name, arm in regime.items()}
+
+# item 4: parts of the cost; a pass in one of K steps weighs K times as much
+CHEAP = {
+    f"dacs+{name}, every {k}": Arm(settings={"mrm_weight": 2.0 * k}, changes=changes, step=every(k))
+    for name, changes in (("mrm", ()), ("mask-only", (mask_only,)))
+    for k in (2, 4)
+} | {"mic+mrm, on masked": Arm("mic", {"mrm_on": "masked"}), "mic+mrm, on mixed": Arm("mic", {"mrm_on": "mixed"})}
+
+# item 5: the paper's ablations; those of ratio and depth 1 and 4 are regimes above
+ABLATIONS = {
+    "weight 0.2": Arm(settings={"mrm_weight": 0.2}),
+    "weight 1": Arm(settings={"mrm_weight": 1.0}),
+    "weight 4": Arm(settings={"mrm_weight": 4.0}),
+    "weight 20": Arm(settings={"mrm_weight": 20.0}),
+    "depth 8": Arm(settings={"mrm_depth": 8}),
+    "width 32": Arm(settings={"mrm_width": 32}),
+    "width 256": Arm(settings={"mrm_width": 256}),
+    "grid 6 x 12": Arm(settings={"mrm_grid": (6, 12), "mrm_block_size": 1}),
+    "source": Arm(settings={"mrm_on": "source"}),
+    "source and target": Arm(settings={"mrm_on": "both"}),
+    "decoder alone": Arm(changes=(decoder_alone,)),
+}
+ARMS |= CHEAP | ABLATIONS
 
 MAIN = ["dacs", "dacs+mrm", "dacs+mask-only", "dacs+local"]
 MIC = ["mic", "mic+mrm", "mic+mask-only"]
@@ -127,9 +153,11 @@ MIC = ["mic", "mic+mrm", "mic+mask-only"]
 QUEUE: list[tuple[str, list[str], list[int]]] = [
     ("confirming, DACS, first half", MAIN, CONFIRMING[:6]),
     ("confirming, MIC", MIC, CONFIRMING[:6]),
-    ("screen of item 2", [arm for regime in REGIMES.values() for arm in regime], DEVELOPMENT[:1]),
+    ("screen of item 2", MAIN + [arm for regime in REGIMES.values() for arm in regime], DEVELOPMENT[:1]),
     ("development, nothing masked", list(NOTHING), DEVELOPMENT),
     ("confirming, DACS, second half", MAIN, CONFIRMING[6:]),
     ("confirming, controls", ["dacs, MRM's time", "dacs+mask-only, MRM's time", "dacs, mixed twice"], CONFIRMING),
     ("confirming, MIC controls", ["mic+local", "mic, MRM's time", "mic+mask-only, MRM's time"], CONFIRMING[:6]),
+    ("cost against gain", list(CHEAP), CONFIRMING[:6]),
+    ("ablations", list(ABLATIONS), CONFIRMING[:3]),
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +48,17 @@ def masked_cells_alone(mrm: MRM) -> None:
         return whole(feats, decoder_fn, labels, weights * masked, mask=mask)
 
     mrm.forward = forward  # type: ignore[method-assign, assignment]
+
+
+def decoder_alone(mrm: MRM) -> None:
+    """MRM's loss trains Rebuilder and decoder, not the encoder."""
+    whole = mrm.forward
+
+    def forward(feats: list[Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        mrm._warned_detached = True  # it is meant
+        return whole([level.detach() for level in feats], *args, **kwargs)
+
+    mrm.forward = forward  # type: ignore[method-assign]
 
 
 # --- the step
@@ -92,6 +105,23 @@ def mixed_twice(step_function: StepFunction) -> StepFunction:
         return losses | {"mixed again": loss.detach()}
 
     return step
+
+
+def every(period: int) -> Callable[[StepFunction], StepFunction]:
+    """MRM's pass in one of so many steps; its weight is the settings' business."""
+
+    def wrap(step_function: StepFunction) -> StepFunction:
+        def step(number: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
+            student, mrm = models.student, models.student.mrm
+            student.mrm = None if number % period else mrm
+            try:
+                return step_function(number, batch, models, cfg, draws)
+            finally:
+                student.mrm = mrm
+
+        return step
+
+    return wrap
 
 
 # --- the network
