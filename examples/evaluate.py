@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from uda.datasets import Domain, open_domain
-from uda.distributed import from_first, rank_and_world, start_processes
-from uda.evaluation import SUBSETS, class_iou, evaluate, iou_table, mean_iou, save_prediction
-from uda.labels import CITYSCAPES_NAMES
-from uda.loading import WHICH, Loaded, add_arguments, load_networks, pixels
-from uda.scenes import write_scenes
+from uda.checkpoints.evaluation import SUBSETS, class_iou, evaluate, iou_table, mean_iou, save_prediction
+from uda.checkpoints.loading import WHICH, Loaded, add_arguments, load_networks, pixels
+from uda.data.domain import Domain, open_domain
+from uda.data.labels import CITYSCAPES_NAMES
+from uda.runtime.processes import from_first, rank_and_world, start_processes
+from uda.scenes.write import write_scenes
 
 
 def main(words: Sequence[str] | None = None) -> dict[str, Any]:

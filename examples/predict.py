@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
-from uda.datasets import fitted
-from uda.distributed import start_processes
-from uda.evaluation import predict_ids, prediction_files, save_prediction
-from uda.images import naming, open_image
-from uda.loading import WHICH, Loaded, add_arguments, load_networks, pixels
+from uda.checkpoints.evaluation import predict_ids, prediction_files, save_prediction
+from uda.checkpoints.loading import WHICH, Loaded, add_arguments, load_networks, pixels
+from uda.data.domain import fitted
+from uda.data.images import naming, open_image
+from uda.runtime.processes import start_processes
 
 Jobs = dict[Path, Path]  # output without ending -> image
 

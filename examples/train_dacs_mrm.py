@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from uda.datasets import Batch
-from uda.distributed import mean_over_ranks
-from uda.draws import Draws
-from uda.mixing import mix
-from uda.models import Models
+from uda.data.batches import Batch
 from uda.networks import Segmentor
-from uda.run import train
+from uda.runtime.processes import mean_over_ranks
+from uda.selftraining.draws import Draws
+from uda.selftraining.mixing import mix
+from uda.selftraining.teacher import pseudo_label, update_teacher
 from uda.settings import Settings, parse
-from uda.teacher import pseudo_label, update_teacher
+from uda.training.models import Models
+from uda.training.run import train
 
 from mrm_loss import MRM, frozen_norm_stats
 

@@ -17,16 +17,16 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from uda.datasets import Batch
-from uda.distributed import mean_over_ranks
-from uda.draws import Draws
-from uda.losses import feature_distance
-from uda.mixing import mix
-from uda.models import Models
+from uda.data.batches import Batch
 from uda.networks import Box, Levels, Segmentor
-from uda.run import train
+from uda.runtime.processes import mean_over_ranks
+from uda.selftraining.draws import Draws
+from uda.selftraining.feature_distance import feature_distance
+from uda.selftraining.mixing import mix
+from uda.selftraining.teacher import pseudo_label, update_teacher
 from uda.settings import Settings, parse
-from uda.teacher import pseudo_label, update_teacher
+from uda.training.models import Models
+from uda.training.run import train
 
 from mrm_loss import MRM, frozen_norm_stats
 

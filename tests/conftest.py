@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests" / "helpers")]
 
 # in CI the same examples every time, so that a failure belongs to the change that is tested
 in_ci = bool(os.environ.get("CI"))

@@ -13,8 +13,6 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import platform
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -33,6 +31,8 @@ from trainers import (
     batches,
     batches_of,
     class_iou,
+    commit,
+    device_name,
     evaluate,
     mean_iou,
     one_step,
@@ -141,11 +141,6 @@ def run_arm(arm: Arm, settings: Settings, start: dict[str, Any]) -> dict[str, An
     }
 
 
-def commit() -> str:
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def prepare(name: str, seed: int, work: Path, short: bool = False) -> tuple[Settings, Path]:
     """Writes the scenes, if they are missing; the run's settings and its start's file, which may be missing."""
     settings = settings_of(ARMS[name], seed, work, **(TRY if short else {}))
@@ -168,7 +163,7 @@ def line_of(name: str, seed: int, work: Path, short: bool = False) -> dict[str, 
         "start": path.stem,
         "start student": round(start["miou"], 3),
         "start seconds": round(start["seconds"], 1),
-        "machine": f"{platform.machine()}, cpu, {torch.get_num_threads()} thread",
+        "machine": f"{device_name('cpu')}, {torch.get_num_threads()} thread",
         "torch": torch.__version__,
         "settings": shown,
     }

@@ -6,22 +6,24 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "examples"))
+sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "benchmarks")]
 
 import train_dacs_mrm
 import train_mic_mrm
-from uda import scenes
-from uda.datasets import Batch, Domain, batches
-from uda.draws import Draws
-from uda.evaluation import class_iou, confusion_matrix, evaluate, mean_iou
-from uda.mixing import mix
-from uda.models import Models
+from shared.provenance import commit, device_name
+from uda.checkpoints.evaluation import class_iou, confusion_matrix, evaluate, mean_iou
+from uda.data.batches import Batch, batches
+from uda.data.domain import Domain
+from uda.data.transforms import normalise
 from uda.networks import Segmentor
-from uda.rng import generator, own_rng
-from uda.run import Run, StepFunction, batches_of, one_step, train
+from uda.runtime.rng import generator, own_rng
+from uda.scenes import write as scenes
+from uda.selftraining.draws import Draws
+from uda.selftraining.mixing import mix
+from uda.selftraining.teacher import make_teacher, pseudo_label
 from uda.settings import Settings
-from uda.teacher import make_teacher, pseudo_label
-from uda.transforms import normalise
+from uda.training.models import Models
+from uda.training.run import Run, StepFunction, batches_of, one_step, train
 
 # method -> (student, step function); DACS is trained by its own page, as in the Quick start
 TRAINERS = {
@@ -43,7 +45,9 @@ __all__ = [
     "batches",
     "batches_of",
     "class_iou",
+    "commit",
     "confusion_matrix",
+    "device_name",
     "evaluate",
     "generator",
     "make_teacher",

@@ -1,5 +1,5 @@
 import sys
 from pathlib import Path
 
-STUDY = Path(__file__).resolve().parents[2] / "benchmarks" / "study"
-sys.path.insert(0, str(STUDY))
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS / "study")]

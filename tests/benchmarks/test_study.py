@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import arms
 import changes
@@ -125,7 +126,7 @@ def test_local_differs_from_mrm_by_its_blocks_alone(settings, tmp_path):
 
 def test_the_loss_on_masked_cells_alone_ignores_the_others(settings, tmp_path):
     student = opened("dacs+mrm, masked alone", settings, tmp_path).models.student
-    feats = [torch.randn(1, 32, 12, 24), torch.randn(1, 128, 6, 12)]
+    feats = [torch.randn(1, 32, 12, 24, requires_grad=True), torch.randn(1, 128, 6, 12)]
     mask = torch.zeros(1, 1, 6, 12, dtype=torch.bool)
     mask[..., :3, :] = True
     labels = torch.randint(9, (1, 48, 96))
@@ -139,6 +140,25 @@ def test_the_loss_on_masked_cells_alone_ignores_the_others(settings, tmp_path):
     assert loss(labels) == loss(changed) > 0
     changed[:, :24] = (changed[:, :24] + 1) % 9
     assert loss(labels) != loss(changed)
+
+
+def test_the_decoder_alone_is_trained(settings, tmp_path):
+    student = opened("decoder alone", settings, tmp_path).models.student
+    feats = [torch.randn(1, 32, 12, 24, requires_grad=True), torch.randn(1, 128, 6, 12, requires_grad=True)]
+    mask = torch.zeros(1, 1, 6, 12, dtype=torch.bool)
+    student.mrm(feats, student.network.decode, torch.zeros(1, 48, 96, dtype=torch.long), mask=mask).backward()
+    assert feats[0].grad is None
+    assert student.network.decoder.classify.weight.grad.abs().sum() > 0
+
+
+def test_a_pass_in_every_second_step():
+    seen, mrm = [], object()
+    models = SimpleNamespace(student=SimpleNamespace(mrm=mrm))
+    step = changes.every(2)(lambda number, batch, models, cfg, draws: seen.append(models.student.mrm) or {})
+    for number in range(-1, 4):
+        step(number, None, models, None, None)
+        assert models.student.mrm is mrm
+    assert seen == [None, mrm, None, mrm, None]
 
 
 def test_unmixed_is_the_augmented_target(settings):
@@ -236,7 +256,7 @@ def test_what_is_missing_comes_in_order_and_once():
     done = [{"arm": arm, "seed": seed} for arm, seed in everything[:3]]
     assert runner.missing(done, [], []) == everything[3:]
     assert runner.missing(done, ["dacs", "mic"], [21, 7]) == [("mic", 21), ("dacs", 7), ("mic", 7)]
-    assert sorted(seed for _, seed in runner.missing(done, ["dacs+local"], [])) == list(range(21, 33))
+    assert sorted(seed for _, seed in runner.missing(done, ["dacs+local"], [])) == [0, *range(21, 33)]
 
 
 def test_a_run_that_fails_leaves_no_line_and_the_next_its_own(tmp_path, monkeypatch):

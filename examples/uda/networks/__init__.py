@@ -1,7 +1,10 @@
-"""The networks of the trainers: encoders of a library, decoders written out here."""
+"""The networks of the trainers: encoders of a library, decoders written out here.
+
+May import no other room.
+"""
 
 from .backbones import Encoder
-from .build import build_network
+from .build import DECODERS, build_network
 from .daformer import DAFormerHead
 from .deeplabv2 import DeepLabV2Head
 from .deeplabv3plus import DeepLabV3PlusHead
@@ -10,6 +13,7 @@ from .segmentor import Levels, Segmentor
 from .sliding import Box, sliding_boxes, sliding_predict
 
 __all__ = [
+    "DECODERS",
     "HRDA",
     "Box",
     "DAFormerHead",

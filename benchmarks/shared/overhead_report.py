@@ -1,0 +1,122 @@
+"""Tables and plot of what overhead.py measured."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from .provenance import made_by
+
+FEW = 6  # rounds below which there is no interval
+
+
+def overhead(row: dict[str, Any], arm: str) -> tuple[float, float, float]:
+    """Median of the per-round ratios to the baseline, minus one, in percent, and its 95 % bootstrap interval."""
+    return relative(row["seconds"][arm], row["seconds"]["baseline"])
+
+
+def relative(seconds: list[float], base: list[float]) -> tuple[float, float, float]:
+    """Of few rounds the range in place of the interval, which they cannot give."""
+    ratios = [100 * (a / b - 1) for a, b in zip(seconds, base)]
+    if len(ratios) < FEW:
+        return statistics.median(ratios), min(ratios), max(ratios)
+    draw = random.Random(0)
+    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(2000))
+    return statistics.median(ratios), medians[50], medians[-51]
+
+
+def percent(values: tuple[float, float, float]) -> str:
+    return f"{values[0]:+.1f} % ({values[1]:+.1f} to {values[2]:+.1f})"
+
+
+def rebuilder_share(row: dict[str, Any]) -> float | None:
+    """The Rebuilder's forward and backward in percent of the floor's step; None where there is no floor."""
+    if "floor" not in row["seconds"]:
+        return None
+    both = [a + b for a, b in zip(row["parts"]["Rebuilder"], row["parts"]["Rebuilder backward"])]
+    return 100 * statistics.median(both) / statistics.median(row["seconds"]["floor"])
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown: a row per method and arm; the parts of MRM's pass; prediction."""
+    rows = results["rows"]
+    blocks = [steps_table(rows), parts_table(rows), inference_table(rows)]
+    spread = "range of" if results["rounds"] < FEW else "median and 95 % interval of"
+    if any(row["derived"] for row in rows):
+        blocks.append(
+            "Derived: the baseline's step plus the parts that the arm adds, timed in the same round; in brackets is the"
+            " spread of the parts, not of the baseline."
+        )
+    return "\n\n".join([*blocks, f"In brackets: {spread} {results['rounds']} rounds.", made_by(results)]) + "\n"
+
+
+def steps_table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| method | network, crop, batch | arm | ms per step | images/s | overhead | peak memory |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        what = f"{row['network']}, {row['crop'][0]} x {row['crop'][1]}, {row['batch_size']}"
+        for arm, seconds in row["seconds"].items():
+            median = statistics.median(seconds)
+            cost = "" if arm == "baseline" else percent(overhead(row, arm))
+            memory = f"{row['peak_memory_mib'][arm]:.0f} MiB" if arm in row["peak_memory_mib"] else ""
+            name = f"{arm} (derived)" if arm in row["derived"] else arm
+            speed = f"{1000 * median:.0f} | {2 * row['batch_size'] / median:.3g}"
+            lines.append(f"| {row['method']} | {what} | {name} | {speed} | {cost} | {memory} |")
+    return "\n".join(lines)
+
+
+def parts_table(rows: list[dict[str, Any]]) -> str:
+    names = list(rows[0]["parts"])
+    lines = [
+        f"| parts of MRM's pass, ms | {' | '.join(names)} | Rebuilder's share of the floor's step | its parameters |",
+        "|---" * (3 + len(names)) + "|",
+    ]
+    for row in rows:
+        parts = " | ".join(f"{1000 * statistics.median(row['parts'][name]):.0f}" for name in names)
+        share = rebuilder_share(row)
+        share_text = "" if share is None else f"{share:.1f} %"
+        count = f"{row['rebuilder_parameters'] / 1e6:.2f} M ({row['parameters'] / 1e6:.1f} M in the network)"
+        lines.append(f"| {row['method']} | {parts} | {share_text} | {count} |")
+    return "\n".join(lines)
+
+
+def inference_table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| prediction | ms without MRM | ms after training with it | difference | outputs |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        seconds, same = row["inference"]["seconds"], row["inference"]["same_outputs"]
+        ms = [f"{1000 * statistics.median(seconds[name]):.0f}" for name in ("without", "mrm")]
+        one = len(seconds["mrm"]) == 1
+        cost = "one pass each" if one else percent(relative(seconds["mrm"], seconds["without"]))
+        lines.append(f"| {row['method']} | {ms[0]} | {ms[1]} | {cost} | {'equal' if same else 'DIFFERENT'} |")
+    return "\n".join(lines)
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Bars of overhead per method and arm, with their intervals."""
+    arms = list(dict.fromkeys(arm for row in results["rows"] for arm in row["seconds"] if arm != "baseline"))
+    figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    for i, arm in enumerate(arms):
+        rows = [(x, overhead(row, arm)) for x, row in enumerate(results["rows"]) if arm in row["seconds"]]
+        at = [x + (i - (len(arms) - 1) / 2) * 0.16 for x, _ in rows]
+        errors = [[m - low for _, (m, low, _) in rows], [high - m for _, (m, _, high) in rows]]
+        axes.bar(at, [m for _, (m, _, _) in rows], 0.15, yerr=errors, label=arm, error_kw={"elinewidth": 1})
+    axes.set_xticks(range(len(results["rows"])), [row["method"] for row in results["rows"]])
+    axes.set(ylabel="overhead per step (%)", title="Training time, relative to the same step without MRM")
+    axes.axhline(0, color="0.3", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    if arms:
+        figure.legend(loc="outside lower center", frameon=False, ncols=len(arms))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

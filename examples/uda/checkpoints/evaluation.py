@@ -1,0 +1,154 @@
+"""mIoU of a network on a labelled domain, and its predictions as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..data.domain import Domain
+from ..data.labels import CITYSCAPES_NAMES, IGNORE, SYNTHIA13, SYNTHIA16, colourise
+from ..data.layouts import CONVERTED
+from ..data.transforms import normalise
+from ..networks import Segmentor, sliding_predict
+from ..runtime.processes import rank_and_world, sum_over_ranks
+
+# Train ids of Cityscapes' classes over which the field reports mIoU.
+SUBSETS: dict[str, list[int]] = {
+    "all": list(range(len(CITYSCAPES_NAMES))),
+    "synthia16": SYNTHIA16,
+    "synthia13": SYNTHIA13,
+}
+
+COLOURED = "_colour.png"
+OVERLAID = "_overlay.png"
+
+
+def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """(K, K) int64, rows the labels, columns what was predicted; pixels labelled 255 do not count."""
+    valid = labels != IGNORE
+    pairs = labels[valid].long() * num_classes + predicted[valid].long()
+    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def class_iou(confusion: Tensor) -> Tensor:
+    """(K,) intersection over union in percent, NaN for classes without a labelled pixel."""
+    hits = confusion.diag().double()
+    union = confusion.sum(0) + confusion.sum(1) - confusion.diag()
+    iou = 100 * hits / union.clamp(min=1)
+    return torch.where(confusion.sum(1) > 0, iou, torch.nan)
+
+
+def mean_iou(confusion: Tensor, classes: Sequence[int] | None = None) -> float:
+    """Mean over those of the classes (all where None) that have a labelled pixel; NaN where none has.
+
+    The other classes still count where they are predicted or labelled in place of these, as the field does it for
+    SYNTHIA's 16 and 13 classes.
+    """
+    iou = class_iou(confusion)
+    return (iou if classes is None else iou[list(classes)]).nanmean().item()
+
+
+@torch.no_grad()
+def predict_ids(
+    network: Segmentor, image: Tensor, size: tuple[int, int], device: torch.device, window: int = 0
+) -> Tensor:
+    """The best class of every pixel, (h, w) int64 on the CPU.
+
+    Args:
+        network: in eval mode.
+        image: (3, H, W) in [0, 1].
+        size: (h, w) of the result, to which the logits are resized.
+        window: side in pixels of windows that slide over the image by half of it; 0 predicts the whole image.
+    """
+    x = normalise(image)[None].to(device)
+    logits = sliding_predict(network.predict, x, window, max(window // 2, 1)) if window else network.predict(x)
+    if logits.shape[-2:] != size:
+        logits = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
+    return logits[0].argmax(0).cpu()
+
+
+def evaluate(
+    network: Segmentor,
+    domain: Domain,
+    num_classes: int,
+    device: torch.device,
+    title: str = "",
+    window: int = 0,
+    on_prediction: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Confusion matrix over all samples, in eval mode; every process takes its share and all return the sum.
+
+    Args:
+        window: see `predict_ids`.
+        on_prediction: is called with each sample's index and its predicted classes (H, W), of its label file's size.
+
+    Raises:
+        ValueError: the files of an image and its labels differ in size.
+    """
+    was_training = network.training
+    network.eval()
+    rank, world = rank_and_world()
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    for index in tqdm(range(rank, len(domain), world), title, leave=False, disable=rank > 0):
+        labels = domain.labels(index, resized=False)
+        domain.check_size(index, labels)
+        size = (labels.shape[0], labels.shape[1])
+        predicted = predict_ids(network, domain.image(index), size, device, window)
+        confusion += confusion_matrix(labels, predicted, num_classes)
+        if on_prediction is not None:
+            on_prediction(index, predicted)
+    network.train(was_training)
+    return sum_over_ranks(confusion.to(device)).cpu()
+
+
+def iou_table(
+    confusions: dict[str, Tensor], names: Sequence[str] = CITYSCAPES_NAMES, classes: Sequence[int] | None = None
+) -> str:
+    """IoU per class and mIoU of one or more networks, as a table to print.
+
+    Args:
+        confusions: a column's title -> (K, K).
+        names: of the K classes.
+        classes: the rows, all where None; those without a labelled pixel are left out.
+    """
+    columns = {name: class_iou(confusion) for name, confusion in confusions.items()}
+    first = next(iter(columns.values()))
+    rows = [k for k in (range(len(names)) if classes is None else classes) if not first[k].isnan()]
+    width = max(15, *(len(names[k]) + 1 for k in rows)) if rows else 15
+    lines = [f"{'class':<{width}}" + "".join(f"{name:>9}" for name in columns)]
+    lines += [f"{names[k]:<{width}}" + "".join(f"{iou[k].item():9.1f}" for iou in columns.values()) for k in rows]
+    means = "".join(f"{mean_iou(confusion, classes):9.2f}" for confusion in confusions.values())
+    return "\n".join([*lines, f"{'mIoU':<{width}}{means}"])
+
+
+def prediction_files(base: Path, overlay: bool = False) -> list[Path]:
+    """What `save_prediction` writes."""
+    return [base.with_name(base.name + ending) for ending in (CONVERTED, COLOURED, OVERLAID)[: 2 + overlay]]
+
+
+def save_prediction(
+    base: Path, predicted: Tensor, colours: NDArray[np.uint8], picture: NDArray[np.uint8] | None = None
+) -> None:
+    """Writes BASE_labelTrainIds.png, which the loaders take as labels, and BASE_colour.png.
+
+    Args:
+        base: path without ending; its folder is made.
+        predicted: (H, W) train ids.
+        colours: (K, 3).
+        picture: (H, W, 3); BASE_overlay.png then shows the colours over it, half transparent.
+    """
+    ids = predicted.numpy().astype(np.uint8)
+    coloured = colourise(ids, colours)
+    pictures = [ids, coloured]
+    if picture is not None:
+        pictures.append(((picture.astype(np.uint16) + coloured + 1) // 2).astype(np.uint8))
+    base.parent.mkdir(parents=True, exist_ok=True)
+    for path, content in zip(prediction_files(base, picture is not None), pictures, strict=True):
+        Image.fromarray(content).save(path)

@@ -1,0 +1,190 @@
+"""Checkpoints of runs and released files into networks, ready to predict.
+
+loaded = load_networks("runs/mic+mrm-seed0")       # a run's folder, its checkpoint.pt, or a released iter_40000.pth
+logits = loaded.networks["student"].predict(images)
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES
+from ..networks import HRDA, Segmentor, build_network
+from ..settings import Settings, settings_of
+from .released import load_official, official_settings
+
+WHICH = ("student", "teacher")
+EXPECTED = "expected a run's folder, its checkpoint.pt, or a released file of DAFormer, HRDA or MIC"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a checkpoint holds.
+
+    path: the file.
+    networks: "student" and "teacher", those asked for that it has, in eval mode, frozen, on the CPU.
+    names, colours: of the classes, (K,) and (K, 3) bytes.
+    dropped: what the file holds besides and is left out on purpose, in words.
+    size: (height, width) of the frame that target images are resized to fit before they are predicted; None: they
+        are predicted as they are.
+    window: side in pixels of the sliding windows of its evaluation; 0 for whole images.
+    settings: of the run; None of a released file.
+    """
+
+    path: Path
+    networks: dict[str, Segmentor]
+    names: list[str]
+    colours: NDArray[np.uint8]
+    dropped: str
+    size: tuple[int, int] | None
+    window: int
+    settings: Settings | None = None
+
+    def __str__(self) -> str:
+        kind = "released checkpoint" if self.settings is None else "checkpoint of a run"
+        left = f"; left out: {self.dropped}" if self.dropped else ""
+        return f"{self.path}: {kind}, {' and '.join(self.networks)}{left}"
+
+
+def load_networks(path: str | Path, which: Sequence[str] = WHICH) -> Loaded:
+    """Load the networks of a checkpoint, strictly; nothing but tensors and plain values is unpickled.
+
+    Args:
+        path: a run's folder, its checkpoint.pt, or a released file of DAFormer, HRDA or MIC (mmcv's, MiT encoders).
+        which: "student", "teacher" or both. With both, one of them may be missing.
+
+    Raises:
+        FileNotFoundError: no such file, or no checkpoint.pt in the folder.
+        ValueError: a file of another kind, or one that does not fit the network or lacks what was asked for.
+    """
+    file = Path(path).expanduser()
+    file = file / "checkpoint.pt" if file.is_dir() else file
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; {EXPECTED}")
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zipfile and torch raise errors of many kinds
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{file}: {EXPECTED}; could not be read as one ({type(error).__name__}: {reason})") from error
+    try:
+        if isinstance(saved, dict) and {"settings", *WHICH} <= saved.keys():
+            return _of_run(file, saved, which)
+        state = saved.get("state_dict", saved) if isinstance(saved, dict) else None
+        if isinstance(state, dict) and any(".block1." in str(key) or "decode_head." in str(key) for key in state):
+            return _released(file, state, which)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    held = f"a dict of {', '.join(map(str, list(saved)[:5]))}" if isinstance(saved, dict) else type(saved).__name__
+    raise ValueError(f"{file}: {EXPECTED}, found {held}")
+
+
+def network_of(settings: Settings, num_classes: int) -> Segmentor:
+    """The network that a run's settings name."""
+    return build_network(
+        settings.encoder,
+        settings.decoder,
+        num_classes,
+        hrda=settings.hrda,
+        encoder_weights=settings.encoder_weights or None,
+        detail_crop=settings.detail_crop,
+        detail_weight=settings.detail_weight,
+    )
+
+
+def _of_run(file: Path, saved: dict[str, Any], which: Sequence[str]) -> Loaded:
+    """Networks of a run's checkpoint.pt. Files of before classes were saved are of Cityscapes' classes."""
+    settings = settings_of(saved["settings"])
+    classes = saved.get("classes", {"names": CITYSCAPES_NAMES, "colours": CITYSCAPES_COLOURS.tolist()})
+    states: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": saved["teacher"]}
+    dropped = [str(key) for key in saved if key not in ("settings", "classes", "step", *WHICH)]
+    rebuilder = [key for key in saved["student"] if key.startswith("mrm.")]
+    if rebuilder:
+        dropped.append(f"mrm.* ({len(rebuilder)} entries of the Rebuilder, which only training needs)")
+    for key, value in saved["student"].items():
+        if key not in rebuilder:
+            states["student"][key.removeprefix("network.")] = value
+
+    has_teacher = saved["step"] >= settings.pretrain_iterations
+    if not has_teacher and list(which) == ["teacher"]:
+        raise ValueError(f"has no teacher before step {settings.pretrain_iterations}, and was saved at {saved['step']}")
+    wanted = [name for name in which if name == "student" or has_teacher]
+    dropped += [name for name in WHICH if name not in wanted]
+    # the checkpoint brings all weights: no need to find those that training started from
+    network = network_of(dataclasses.replace(settings, encoder_weights=""), len(classes["names"]))
+    return Loaded(
+        file,
+        {name: _filled(network, states[name], name) for name in wanted},
+        list(classes["names"]),
+        np.array(classes["colours"], dtype=np.uint8),
+        ", ".join(dropped),
+        settings.target_size,
+        settings.eval_window,
+        settings,
+    )
+
+
+def _filled(network: Segmentor, state: Mapping[str, Tensor], name: str) -> Segmentor:
+    """A copy of the network with these weights."""
+    network = copy.deepcopy(network)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reasons = [line.strip() for line in str(error).splitlines()[1:]]
+        raise ValueError(f"the {name} does not fit the network of its settings: {' '.join(reasons)[:400]}") from error
+    return network.eval().requires_grad_(False)
+
+
+def _released(file: Path, state: dict[str, Tensor], which: Sequence[str]) -> Loaded:
+    """Networks of a released file, which the papers evaluate on Cityscapes at half size, HRDA's at full size."""
+    has_teacher = any(_model_of(key) == "ema_model" for key in state)
+    if not has_teacher and list(which) == ["teacher"]:
+        raise ValueError("expected keys that start with 'ema_model.' for the teacher, found none")
+    networks: dict[str, Segmentor] = {}
+    left = set(state)
+    for name in which:
+        if name == "student" or has_teacher:
+            arguments = official_settings(state, name)
+            if arguments["num_classes"] != len(CITYSCAPES_NAMES):
+                count = arguments["num_classes"]
+                raise ValueError(f"expected a network of Cityscapes' {len(CITYSCAPES_NAMES)} classes, got {count}")
+            network = build_network(**arguments)
+            left &= set(load_official(network, state, name))
+            networks[name] = network.eval().requires_grad_(False)
+    dropped = ", ".join(f"{model}.* ({n} entries)" for model, n in Counter(map(_model_of, sorted(left))).items())
+    hrda = any(isinstance(network, HRDA) for network in networks.values())
+    size, window = ((1024, 2048), 1024) if hrda else ((512, 1024), 0)
+    return Loaded(file, networks, CITYSCAPES_NAMES, CITYSCAPES_COLOURS, dropped, size, window)
+
+
+def _model_of(key: str) -> str:
+    """model, ema_model or imnet_model; of a bare model, backbone or decode_head."""
+    return key.removeprefix("module.").partition(".")[0]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What scripts that predict with a checkpoint have in common."""
+    add = parser.add_argument
+    add("checkpoint", help="a run's folder, its checkpoint.pt, or a released file (mmcv's .pth)")
+    window = "side of sliding windows that overlap by half; 0: whole images (default: the run's; released HRDA: 1024)"
+    add("--window", type=pixels, metavar="PIXELS", help=window)
+    add("--overwrite", action="store_true", help="replace files that exist")
+    add("--device", default="auto", help="auto, cpu, cuda, mps")
+
+
+def pixels(word: str) -> int:
+    """A side on the command line."""
+    if not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of pixels, got {word!r}")
+    return int(word)

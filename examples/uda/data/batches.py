@@ -1,0 +1,139 @@
+"""The batches of a training step, drawn from a source and a target domain."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..runtime.rng import generator
+from .domain import Domain
+from .labels import IGNORE
+from .rare_class import RareClassSampler, crop_with_class
+from .transforms import normalise, pad, random_crop, random_flip
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a training step sees: images (B, 3, H, W), normalised; labels (B, H, W), int64."""
+
+    source_images: Tensor
+    source_labels: Tensor
+    target_images: Tensor
+    target_trusted: Tensor  # (B, H, W) of 0 and 1: where pseudo-labels are trusted at all
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
+
+
+class Batches(Dataset[Batch]):
+    """The batch of step t: sample i depends on (seed, t, i) alone.
+
+    Args:
+        source, target: where samples are drawn from, with replacement. Target labels are not read.
+        crop: (rows, cols) of the random crops. Smaller images are filled up at the right and at the bottom: with the
+            mean colour, ignored labels, and no trust.
+        batch_size: samples of each domain in this process.
+        first_sample: number of this process's first sample within the whole batch.
+        margins: (top, bottom) or (top, bottom, left, right) pixels of target crops whose pseudo-labels are not trusted.
+        margins_of_image: the margins are those of the whole, resized target image and are cropped with it (HRDA).
+        rare: draws source images by the classes that they show (DAFormer); None draws them evenly.
+        min_crop_ratio: see `crop_with_class`; 0 takes the first crop.
+    """
+
+    def __init__(
+        self,
+        source: Domain,
+        target: Domain,
+        crop: tuple[int, int],
+        batch_size: int,
+        seed: int,
+        first_sample: int = 0,
+        margins: tuple[int, ...] = (0, 0),
+        *,
+        margins_of_image: bool = False,
+        rare: RareClassSampler | None = None,
+        min_crop_ratio: float = 0.5,
+    ) -> None:
+        if len(margins) not in (2, 4):
+            raise ValueError(f"margins: expected (top, bottom) or (top, bottom, left, right), got {margins}")
+        self.source, self.target, self.crop, self.seed = source, target, crop, seed
+        self.samples = range(first_sample, first_sample + batch_size)
+        self.margins, self.margins_of_image = margins, margins_of_image
+        self.rare, self.min_crop_ratio = rare, min_crop_ratio
+
+    def __getitem__(self, step: int) -> Batch:
+        source_images, labels = zip(*(self._draw_source(generator(self.seed, "source", step, i)) for i in self.samples))
+        target_images, trust = zip(*(self._draw_target(generator(self.seed, "target", step, i)) for i in self.samples))
+        return Batch(
+            normalise(torch.stack(source_images)),
+            torch.stack(labels).long(),
+            normalise(torch.stack(target_images)),
+            torch.stack(trust).float(),
+        )
+
+    def _draw_source(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Image (3, rows, cols) in [0, 1] and its labels (rows, cols)."""
+        if self.rare is None:
+            index = int(torch.randint(len(self.source), (), generator=gen))
+        else:
+            wanted, index = self.rare.draw(gen)
+        image, labels = self.source.labelled(index)
+        draw_crop = partial(random_crop, image, labels, self.crop, gen)
+        if self.rare is None or self.min_crop_ratio == 0:
+            image, labels = draw_crop()
+        else:
+            image, labels = crop_with_class(draw_crop, wanted, self.min_crop_ratio, self.rare.min_pixels)
+        image, labels = random_flip(image, labels, gen)
+        return pad(image.float() / 255, labels, self.crop, IGNORE)
+
+    def _draw_target(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Image (3, rows, cols) in [0, 1] and where it is trusted (rows, cols)."""
+        image = self.target.pixels(int(torch.randint(len(self.target), (), generator=gen)))
+        trusted = torch.ones(image.shape[1:], dtype=torch.uint8)
+        if self.margins_of_image:
+            trusted = without_margins(trusted, *self.margins)
+        image, trusted = random_crop(image, trusted, self.crop, gen, max_share=1)
+        image, trusted = random_flip(image, trusted, gen)
+        image, trusted = pad(image.float() / 255, trusted, self.crop, 0)
+        return image, trusted if self.margins_of_image else without_margins(trusted, *self.margins)
+
+
+def without_margins(trusted: Tensor, top: int, bottom: int, left: int = 0, right: int = 0) -> Tensor:
+    """trusted (H, W) with so many rows and columns at each edge at zero."""
+    return zero_margins(zero_margins(trusted, top, bottom).mT, left, right).mT
+
+
+def zero_margins(weights: Tensor, top: int = 15, bottom: int = 120) -> Tensor:
+    """Weights with the upper and lower rows at zero: the sky at the rim and the car's bonnet are not trusted.
+
+    Args:
+        weights: (..., H, W).
+        top: rows at the upper edge; the default is DAFormer's for 512 x 512 crops.
+        bottom: rows at the lower edge.
+
+    Returns:
+        A new tensor of the same shape; the input is left as it was.
+    """
+    if top < 0 or bottom < 0:
+        raise ValueError(f"top and bottom must be row counts, got top={top}, bottom={bottom}")
+    rows = torch.arange(weights.shape[-2], device=weights.device)
+    trusted = (rows >= top) & (rows < weights.shape[-2] - bottom)
+    return torch.where(trusted[:, None], weights, torch.zeros_like(weights))
+
+
+def batches(data: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
+    """The batches of steps start, ..., stop - 1."""
+    steps = range(start, stop)
+    yield from DataLoader(data, batch_size=None, sampler=steps, num_workers=workers, worker_init_fn=leave_signals)
+
+
+def leave_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach a run's whole process group: workers go on, the training process says when to stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,92 @@
+"""The thing-class ImageNet feature distance of DAFormer (Hoyer et al., CVPR 2022, "Feature Distance").
+
+The cross-entropies are the library's: `mrm_loss.weighted_cross_entropy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..runtime.processes import mean_over_ranks, rank_and_world
+
+
+def downscale_labels(
+    labels: Tensor, factor: int, min_ratio: float = 0.75, num_classes: int = 19, ignore_index: int = 255
+) -> Tensor:
+    """Give each `factor` x `factor` cell the class that fills it, or `ignore_index` where none fills enough of it.
+
+    Args:
+        labels: (B, H, W) or (B, 1, H, W), integer; ids in [0, num_classes) or `ignore_index`.
+        factor: edge of a cell in pixels; rows and columns beyond the last whole cell are dropped.
+        min_ratio: least share of the cell, ignored pixels included, that the class must hold.
+        num_classes: K.
+        ignore_index: id of unlabelled pixels.
+
+    Returns:
+        (B, H // factor, W // factor) int64, or with the channel of one that came in.
+
+    Raises:
+        ValueError: where a label is neither a class nor ignored, or `factor` exceeds the label map.
+    """
+    squeezed = labels.squeeze(1) if labels.ndim == 4 else labels  # (B, H, W)
+    if factor < 1 or factor > min(squeezed.shape[-2:]):
+        raise ValueError(f"factor must lie in [1, {min(squeezed.shape[-2:])}], got {factor}")
+    ids = squeezed.long()
+    ignored = ids == ignore_index
+    if bool((((ids < 0) | (ids >= num_classes)) & ~ignored).any()):
+        wrong = sorted(set(ids[~ignored].tolist()) - set(range(num_classes)))
+        raise ValueError(f"labels must be in [0, {num_classes}) or {ignore_index}, got {wrong}")
+    ids = ids.masked_fill(ignored, num_classes)  # one more class: nothing
+    shares = [F.avg_pool2d((ids == k).float(), factor) for k in range(num_classes + 1)]
+    ratio, winner = torch.stack(shares, dim=1).max(dim=1)  # (B, H // factor, W // factor) each
+    winner = winner.masked_fill((winner == num_classes) | (ratio < min_ratio), ignore_index)
+    return winner.unsqueeze(1) if labels.ndim == 4 else winner
+
+
+def feature_distance(
+    student_feats: Sequence[Tensor],
+    imagenet_feats: Sequence[Tensor],
+    labels: Tensor,
+    classes: Sequence[int],
+    *,
+    num_classes: int,
+    min_ratio: float = 0.75,
+    ignore_index: int = 255,
+) -> Tensor:
+    """Mean L2 distance of the last level's features to a frozen ImageNet encoder's, where a thing class fills the cell.
+
+    Not yet weighted: DAFormer multiplies by 0.005.
+
+    Args:
+        student_feats: levels fine to coarse; only the last, (B, C, h, w), is used. Gradients flow into it.
+        imagenet_feats: the frozen encoder's levels for the same images; detached here.
+        labels: (B, H, W) or (B, 1, H, W), the source labels of those images.
+        classes: ids of the thing classes.
+        num_classes: K.
+        min_ratio: least share of a cell that a class must hold to count.
+        ignore_index: id of unlabelled pixels.
+
+    Returns:
+        Scalar; zero, attached to the graph, where no cell holds a thing. Over several processes their mean is the
+        mean over the cells of all.
+    """
+    student, imagenet = student_feats[-1], imagenet_feats[-1].detach()
+    if student.shape != imagenet.shape:
+        raise ValueError(
+            f"student_feats and imagenet_feats must agree, got {tuple(student.shape)} and {tuple(imagenet.shape)}"
+        )
+    cells = downscale_labels(labels, labels.shape[-1] // student.shape[-1], min_ratio, num_classes, ignore_index)
+    cells = cells.squeeze(1) if cells.ndim == 4 else cells  # (B, h, w)
+    if cells.shape[-2:] != student.shape[-2:]:
+        raise ValueError(
+            f"labels {tuple(labels.shape)} do not scale down to the features' {tuple(student.shape[-2:])} cells "
+            "by one whole factor: use crops that are multiples of the last level's stride"
+        )
+    things = torch.isin(cells, torch.as_tensor(list(classes), device=cells.device))
+    distance: Tensor = torch.linalg.vector_norm(student - imagenet, dim=1)  # (B, h, w)
+    count = mean_over_ranks(things.sum().to(distance.dtype))
+    return (distance * things).sum() / count.clamp(min=1 / rank_and_world()[1])

@@ -1,0 +1,41 @@
+"""The domains of a run, as its settings name them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ..data.domain import Domain, check_classes, open_domain
+from ..runtime.processes import from_first, rank_and_world
+from ..scenes.write import write_scenes
+from ..settings import Settings
+
+
+def open_data(settings: Settings) -> tuple[Domain, Domain, Domain | None]:
+    """Source and target training samples and target validation samples, None where the target has no labels."""
+    source, target = settings.source, settings.target
+    if bool(source) != bool(target):
+        sys.exit("give both --source and --target, or neither for the embedded scenes")
+    if not source:
+        from_first(lambda: write_scenes(Path(settings.scenes)))
+        source, target = f"gta5:{settings.scenes}/gta5", f"cityscapes:{settings.scenes}/cityscapes"
+    labelled = open_domain(source, size=settings.source_size)
+    unlabelled = open_domain(target, size=settings.target_size)
+    check_classes(labelled, unlabelled)
+    labelled.check_labels()
+    return labelled, unlabelled, open_validation(target, settings)
+
+
+def open_validation(target: str, settings: Settings) -> Domain | None:
+    """The target's labelled validation samples; None, said once, where it has none. Training needs no target labels."""
+    try:
+        validation = open_domain(target, "val", size=settings.target_size)
+        if any(sample.label.exists() for sample in validation.samples):
+            validation.check_labels()
+            return validation
+        reason = f"no labels like {validation.samples[0].label}"
+    except FileNotFoundError as error:
+        reason = str(error)
+    if rank_and_world()[0] == 0:
+        print(f"{target}: nothing to evaluate on, the run goes without mIoU ({reason})")
+    return None

@@ -1,0 +1,77 @@
+"""Optimisers and parameter groups.
+
+Each group keeps its base rate under "initial_lr", as PyTorch's own schedulers do:
+
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * warmup_linear(step, total)
+
+Sources: the released configurations of DAFormer, HRDA and MIC; the code of DACS; MRM's paper for the Rebuilder's rate.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..settings import Settings
+
+
+def parameter_groups(
+    network: nn.Module, lr: float, weight_decay: float, head_factor: float = 10.0, norm_decay: bool = True
+) -> list[dict[str, Any]]:
+    """Split a network into encoder, the encoder's norms, and everything else.
+
+    Args:
+        network: has an attribute `encoder`; all other parameters count as the head.
+        lr: rate of the encoder.
+        weight_decay: of every parameter but those that `norm_decay` exempts.
+        head_factor: rate of the head / rate of the encoder.
+        norm_decay: False exempts encoder parameters with "norm" or "pos_block" in their name. That is DAFormer's
+            rule to the letter: it spares the transformer's LayerNorms, but neither a ResNet's BatchNorms ("bn1") nor
+            the head's.
+
+    Returns:
+        Groups with "params", "lr", "initial_lr", "weight_decay" and "name"; empty ones are left out.
+    """
+    split: dict[str, list[nn.Parameter]] = {"encoder": [], "encoder_norms": [], "head": []}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if not name.startswith("encoder."):
+            split["head"].append(parameter)
+        elif not norm_decay and ("norm" in name or "pos_block" in name):
+            split["encoder_norms"].append(parameter)
+        else:
+            split["encoder"].append(parameter)
+    if not split["head"] or not split["encoder"] + split["encoder_norms"]:
+        raise ValueError("network: expected trainable parameters both under `encoder` and outside it")
+    rates = {"encoder": lr, "encoder_norms": lr, "head": lr * head_factor}
+    decays = {"encoder": weight_decay, "encoder_norms": 0.0, "head": weight_decay}
+    return [
+        {"params": params, "lr": rates[name], "initial_lr": rates[name], "weight_decay": decays[name], "name": name}
+        for name, params in split.items()
+        if params
+    ]
+
+
+def optimizers_of(settings: Settings, student: Any) -> list[torch.optim.Optimizer]:
+    """The network's optimiser and, where MRM is on, the Rebuilder's.
+
+    Args:
+        student: has a `network`, for DACS's SGD or DAFormer's, HRDA's and MIC's AdamW, and `mrm` or None: AdamW
+            whatever optimises the network.
+    """
+    factor, decay = settings.head_lr_factor, settings.weight_decay
+    groups = parameter_groups(student.network, settings.lr, decay, factor, norm_decay=settings.norm_decay)
+    network: torch.optim.Optimizer
+    if settings.optimizer == "sgd":
+        network = torch.optim.SGD(groups, lr=settings.lr, momentum=0.9)
+    else:
+        network = torch.optim.AdamW(groups, lr=settings.lr)
+    if student.mrm is None:
+        return [network]
+    rate, decay = settings.mrm_lr, settings.mrm_weight_decay
+    group = {"params": list(student.mrm.parameters()), "lr": rate, "initial_lr": rate, "weight_decay": decay}
+    return [network, torch.optim.AdamW([group | {"name": "rebuilder"}], lr=rate)]

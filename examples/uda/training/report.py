@@ -1,0 +1,168 @@
+"""What a run ends with: tables and result.json, curves of losses and mIoU, a panel of predictions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..checkpoints.evaluation import class_iou, iou_table
+from ..data.labels import colourise
+from ..data.transforms import normalise
+from ..runtime.rng import generator
+
+SMOOTHING = 0.9
+
+
+def report(run: Any, confusions: dict[str, Tensor]) -> None:
+    """Writes result.json, curves and the panel into the run's folder and prints the tables.
+
+    Args:
+        run: a `Run` at its last step.
+        confusions: what its `evaluate` returned.
+    """
+    names, means = run.models.classes.names, run.means(confusions)
+    result = {
+        "settings": asdict(run.settings),
+        **means,
+        "iou": {
+            name: {k: v for k, v in zip(names, class_iou(confusion).tolist()) if v == v}  # absent classes: NaN
+            for name, confusion in confusions.items()
+        },
+        "torch": torch.__version__,
+        "device": str(run.device),
+        "threads": torch.get_num_threads(),
+    }
+    (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    if confusions:
+        print(iou_table(confusions, names))
+    for mean in list(means)[1:]:
+        print(f"{mean}: " + ", ".join(f"{name} {miou:.2f}" for name, miou in means[mean].items()))
+    draw_curves(run.metrics, run.folder / "curves.png", run.settings.pretrain_iterations)
+    draw_panel(run, run.folder / "panel.png")
+    print(f"curves, pictures, metrics and checkpoint: {run.folder}")
+
+
+def draw_curves(metrics: Path, path: Path, first_step: int) -> None:
+    """Losses (smoothed) and mIoU over the steps of a metrics.jsonl; a line where self-training begins."""
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    names = sorted({key for row in rows for key in row} - {"step", "trust", "seconds_per_step"})
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+    for name in names:
+        steps = [row["step"] for row in rows if name in row]
+        values = [row[name] for row in rows if name in row]
+        if name.startswith("miou"):
+            label = name.removeprefix("miou_").replace("_", " ")  # SYNTHIA has a miou16 and a miou13 too
+            right.plot(steps, values, marker="o", markersize=4, label=label)
+        else:
+            left.plot(steps, smooth(values), label=name)
+    for axes, title in ((left, "training loss"), (right, "mIoU on target validation (%)")):
+        if first_step:
+            axes.axvline(first_step, color="0.7", linewidth=1, linestyle="--", zorder=0)
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.lines[first_step > 0 :]:
+            axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def smooth(values: list[float]) -> list[float]:
+    """Exponential moving average, without the bias of its start."""
+    average, weight, out = 0.0, 0.0, []
+    for value in values:
+        average = SMOOTHING * average + (1 - SMOOTHING) * value
+        weight = SMOOTHING * weight + (1 - SMOOTHING)
+        out.append(average / weight)
+    return out
+
+
+@torch.no_grad()
+def draw_panel(run: Any, path: Path, count: int = 4) -> None:
+    """Target images: truth if there is any, pseudo-label, mask, predictions from rebuilt and from all features."""
+    student, teacher = run.models.student.eval(), run.models.teacher.eval()
+    network, mrm = student.network, student.mrm
+    classes, domain = run.models.classes, run.validation or run.target
+    colours = classes.colours
+    rows, seen = [], set()
+    for index in np.linspace(0, len(domain) - 1, count).astype(int).tolist():
+        image = domain.image(index)
+        x = normalise(image)[None].to(run.device)
+        size = x.shape[-2:]
+        columns = {"image": to_picture(image)}
+        if run.validation is not None:
+            columns["ground truth"] = colourise(domain.labels(index).numpy(), colours)
+        pseudo_label = teacher.predict(x)[0].argmax(0).cpu().numpy()
+        columns["pseudo-label"] = colourise(pseudo_label, colours)
+        if mrm is not None:
+            draws = generator(run.settings.seed, "panel", index)
+            masks: list[Tensor] = []
+
+            def rebuild(levels: list[Tensor], draws: Any = draws, masks: list[Tensor] = masks) -> list[Tensor]:
+                rebuilt, mask = mrm.rebuild(levels, generator=draws)
+                masks.append(mask)
+                return rebuilt  # type: ignore[no-any-return]
+
+            logits = network.predict(x, rebuild)
+            mask = F.interpolate(masks[0].float(), size)[0, 0]  # HRDA's first is that of the whole image
+            columns["mask"] = veil(to_picture(image), mask.cpu().bool().numpy())
+            columns["from rebuilt features"] = in_colour(logits, colours)
+        columns["prediction"] = in_colour(network.predict(x), colours)
+        rows.append(columns)
+        seen |= set(np.unique(pseudo_label).tolist())
+    student.train()
+    teacher.train()
+    legend = {classes.names[k]: colours[k] / 255 for k in sorted(seen)}
+    save_panel(rows, legend, path)
+
+
+def save_panel(rows: list[dict[str, NDArray[np.uint8]]], legend: dict[str, NDArray[np.float64]], path: Path) -> None:
+    """A grid of pictures with a title per column and the classes' colours below."""
+    height, width = next(iter(rows[0].values())).shape[:2]
+    cell = 2.6
+    figure, axes = plt.subplots(
+        len(rows),
+        len(rows[0]),
+        figsize=(cell * len(rows[0]), (cell * height / width + 0.06) * len(rows) + 0.7),
+        squeeze=False,
+        layout="constrained",
+    )
+    for line, pictures in zip(axes, rows):
+        for ax, picture in zip(line, pictures.values()):
+            ax.imshow(picture, interpolation="nearest")
+            ax.set_axis_off()
+    for ax, title in zip(axes[0], rows[0]):
+        ax.set_title(title, fontsize=11)
+    patches = [Rectangle((0, 0), 1, 1, color=colour) for colour in legend.values()]
+    figure.legend(patches, list(legend), loc="outside lower center", ncols=10, frameon=False, fontsize=10)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def to_picture(image: Tensor) -> NDArray[np.uint8]:
+    """(3, H, W) in [0, 1] -> (H, W, 3) bytes."""
+    picture: NDArray[np.uint8] = (image * 255).round().byte().permute(1, 2, 0).numpy()
+    return picture
+
+
+def in_colour(logits: Tensor, colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(1, K, H, W) -> (H, W, 3) colours of the best class."""
+    return colourise(logits[0].argmax(0).cpu().numpy(), colours)
+
+
+def veil(picture: NDArray[np.uint8], masked: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The picture with its masked pixels (H, W) greyed."""
+    return np.where(masked[..., None], picture // 5 + 100, picture).astype(np.uint8)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from shared.overhead_report import overhead
+from shared.provenance import ROOT
+
+
+def test_overhead_is_the_median_of_paired_ratios():
+    baseline = [1.0, 2.0, 4.0, 8.0, 16.0]
+    row = {"seconds": {"baseline": baseline, "again": baseline, "mrm": [1.3 * s for s in baseline[:-1]] + [99.0]}}
+    assert overhead(row, "again") == (0, 0, 0)
+    middle, low, high = overhead(row, "mrm")
+    assert middle == pytest.approx(30)
+    assert low == pytest.approx(30)
+    assert high > 30
+
+
+@pytest.fixture(scope="module")
+def overhead_of(tmp_path_factory):
+    """Runs overhead.py for one round; returns its JSON and its table."""
+
+    def run(*words):
+        out = tmp_path_factory.mktemp("overhead")
+        command = [sys.executable, str(ROOT / "benchmarks" / "overhead.py"), "--repeats", "1", "--warmup", "0"]
+        command += ["--batch-size", "1", "--device", "cpu", "--out", str(out), *words]
+        done = subprocess.run(command, text=True, capture_output=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        assert (out / "overhead-small-cpu.png").stat().st_size > 0
+        results = json.loads((out / "overhead-small-cpu.json").read_text())
+        return results["rows"], (out / "overhead-small-cpu.md").read_text()
+
+    return run
+
+
+@pytest.mark.slow
+def test_every_arm_runs(overhead_of):
+    (row,), table = overhead_of("--methods", "mic")
+    assert list(row["seconds"]) == ["baseline", "again", "mrm", "floor", "mixed", "masked"]
+    assert all(f"| {arm} |" in table for arm in row["seconds"])
+    assert list(row["peak_memory_mib"]) == ["baseline", "mrm", "masked"]
+    assert row["inference"]["same_outputs"] is True
+    assert table.count("derived") == 0
+
+
+@pytest.mark.slow
+def test_derived_arms_are_sums_of_parts(overhead_of):
+    rows, table = overhead_of(
+        "--methods", "daformer", "hrda", "--arms", "baseline", "mrm", "floor", "mixed", "--derive"
+    )
+    for row in rows:
+        (baseline,), parts = row["seconds"]["baseline"], {name: times[0] for name, times in row["parts"].items()}
+        encoder = parts["encoder"] + parts["encoder backward"]
+        rebuilder = parts["Rebuilder"] + parts["Rebuilder backward"] + parts["Rebuilder's optimiser"]
+        assert row["seconds"]["mrm"][0] == pytest.approx(baseline + sum(parts.values()))
+        assert row["seconds"]["floor"][0] == pytest.approx(baseline + sum(parts.values()) - rebuilder)
+        assert row["seconds"]["mixed"][0] == pytest.approx(baseline + sum(parts.values()) - encoder)
+    assert table.count("(derived)") == 6

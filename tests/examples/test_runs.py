@@ -1,0 +1,245 @@
+"""The trainers as a whole: what they write, what they share between arms, stopping and going on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import train_dacs_mrm
+import train_mic_mrm
+from uda.checkpoints import evaluation
+from uda.checkpoints.loading import load_networks
+from uda.data.domain import open_domain
+from uda.settings import load_settings
+from uda.training.run import Run, batches_of, one_step, train
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def flags(settings, **changes) -> list[str]:
+    """The command line of settings."""
+    words = []
+    for key, value in {**dataclasses.asdict(settings), **changes}.items():
+        name = key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        elif value not in ("", None):
+            words += [f"--{name}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
+    return words
+
+
+def launch(*words: str, **options) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, env=env, text=True, capture_output=True, timeout=240, **options)
+
+
+def metrics(folder) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run: Run) -> list[dict[str, float]]:
+    return [row for row in metrics(run.folder) if "source" in row]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "method", "names"),
+    [
+        ("train_dacs_mrm.py", "dacs", {"source", "mixed", "trust", "mrm"}),
+        ("train_dacs_mrm.py", "source-only", {"source"}),
+        ("train_mic_mrm.py", "mic", {"source", "mixed", "trust", "masked", "mrm"}),
+        ("train_mic_mrm.py", "hrda", {"source", "mixed", "trust", "mrm"}),
+    ],
+)
+def test_scripts_run_to_the_end(settings, script, method, names):
+    changes = {"hrda": True, "detail_crop": 24, "mrm_grid": (3, 6)} if method == "hrda" else {}
+    done = launch(sys.executable, str(EXAMPLES / script), *flags(settings, method=method, **changes))
+    assert done.returncode == 0, done.stderr
+    folder = Path(settings.out)
+    for name in ("settings.json", "metrics.jsonl", "result.json", "checkpoint.pt", "curves.png", "panel.png"):
+        assert (folder / name).stat().st_size > 0
+    rows = metrics(folder)
+    assert {"step", *names} == set(next(row for row in rows if row["step"] == 6))
+    assert {"miou_student", "miou_teacher"} <= set(rows[-1])
+    result = json.loads((folder / "result.json").read_text())
+    assert result["miou"]["student"] == pytest.approx(rows[-1]["miou_student"], abs=1e-4)
+    assert "mIoU" in done.stdout
+    assert "road" in done.stdout
+    saved = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == 6
+    assert any(key.startswith("mrm.") for key in saved["student"]) == ("mrm" in names)
+
+
+def test_arms_pair_by_seed(settings, tmp_path):
+    """With and without MRM: the same data, mixes and augmentations, and the same first step."""
+    seen = {}
+    for weight in (0.0, 2.0):
+        batches = []
+
+        def spy(step, batch, models, cfg, draws, batches=batches):
+            batches.append((batch, draws.pasted(batch.source_labels), draws.colours("mixed", batch.target_images)))
+            return train_dacs_mrm.train_step(step, batch, models, cfg, draws)
+
+        cfg = dataclasses.replace(settings, mrm_weight=weight, out=str(tmp_path / f"run{weight}"))
+        run = train(cfg, train_dacs_mrm.Student, spy)
+        assert (run.models.student.mrm is None) == (weight == 0)
+        seen[weight] = batches, losses(run)
+    for (a, *drawn_a), (b, *drawn_b) in zip(seen[0.0][0], seen[2.0][0]):
+        for x, y in zip([*vars(a).values(), *drawn_a], [*vars(b).values(), *drawn_b]):
+            assert torch.equal(x, y)
+    baseline, with_mrm = seen[0.0][1], seen[2.0][1]
+    for a, b in zip(baseline[:3], with_mrm[:3]):  # two of pretraining, and the first with MRM: the same weights so far
+        assert {**a, "mrm": None} == {**b, "mrm": None}
+    assert with_mrm[2]["mrm"] > 0
+    assert baseline[-1]["source"] != with_mrm[-1]["source"]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "method", "mrm_on", "names"),
+    [
+        (train_dacs_mrm, "dacs", "source", {"mrm source"}),
+        (train_dacs_mrm, "dacs", "both", {"mrm", "mrm source"}),
+        (train_mic_mrm, "daformer", "source", {"mrm source"}),
+        (train_mic_mrm, "dacs", "mixed", {"mrm mixed"}),
+        (train_mic_mrm, "mic", "masked", {"masked", "mrm masked"}),
+        (train_mic_mrm, "hrda", "both", {"mrm", "mrm source"}),
+    ],
+)
+def test_what_is_rebuilt(settings, trainer, method, mrm_on, names):
+    options = {"hrda": True, "detail_crop": 48, "mrm_grid": (3, 6)} if method == "hrda" else {}
+    cfg = dataclasses.replace(
+        settings, method=method, mrm_on=mrm_on, rare_classes=method != "dacs", pretrain_iterations=0, **options
+    )
+    run = Run(cfg, trainer.Student)
+    losses = one_step(run, batches_of(run)[0], trainer.train_step)
+    assert set(losses) == {"source", "mixed", "trust", *names}
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(p.grad is not None for p in run.models.student.parameters())
+
+
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_a_resumed_run_is_the_uninterrupted_run(settings, tmp_path, stop_at):
+    whole = train(settings, train_mic_mrm.Student, train_mic_mrm.train_step)
+    calls = []
+
+    def interrupted(*args):
+        calls.append(args[0])
+        if len(calls) == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_mic_mrm.train_step(*args)
+
+    cut = dataclasses.replace(settings, out=str(tmp_path / "cut"))
+    with pytest.raises(SystemExit, match=rf"interrupted at step {stop_at} of 6; go on with --resume .*cut"):
+        train(cut, train_mic_mrm.Student, interrupted)
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:  # lines of steps that the checkpoint lacks
+        file.write('{"step": 5, "source": 9.9}\n{"step": 5, "sou')
+    resumed = dataclasses.replace(load_settings(tmp_path / "cut" / "settings.json"), resume=cut.out)
+    assert dataclasses.replace(resumed, resume="") == cut
+    again = train(resumed, train_mic_mrm.Student, train_mic_mrm.train_step)
+
+    def saved(run):
+        return torch.load(run.folder / "checkpoint.pt", weights_only=True)
+
+    a, b = saved(whole), saved(again)
+    for part in ("student", "teacher"):
+        assert a[part].keys() == b[part].keys()
+        assert all(torch.equal(a[part][key], b[part][key]) for key in a[part])
+    for x, y in zip(a["optimizers"], b["optimizers"]):
+        for k in x["state"]:
+            assert all(torch.equal(x["state"][k][name], y["state"][k][name]) for name in x["state"][k])
+
+    assert losses(whole) == losses(again)
+
+
+def test_a_run_never_overwrites_another(settings):
+    Path(settings.out).mkdir()
+    with pytest.raises(SystemExit, match="exists; give another --out, or go on with it: --resume"):
+        Run(settings, train_dacs_mrm.Student)
+
+
+def test_resume_without_a_run(tmp_path):
+    done = launch(sys.executable, str(EXAMPLES / "train_dacs_mrm.py"), "--resume", str(tmp_path / "nothing"))
+    assert done.returncode == 2
+    assert "settings.json is missing; expected the folder of an earlier run" in done.stderr
+
+
+def test_checkpoints_are_written_whole(settings, monkeypatch):
+    run = Run(settings, train_dacs_mrm.Student)
+    run.save()
+    run.step = 7
+
+    def fail(state, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        run.save()
+    assert torch.load(run.folder / "checkpoint.pt", weights_only=True)["step"] == 0
+
+
+@pytest.mark.slow
+def test_two_processes(settings):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = launch(*torchrun, str(EXAMPLES / "train_mic_mrm.py"), *flags(settings, method="mic"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\nmIoU") == 1
+    assert done.stdout.count("step 2: mIoU") == 1
+    result = json.loads((Path(settings.out) / "result.json").read_text())
+    # one network was evaluated and saved, with BatchNorm's statistics of both processes
+    loaded = load_networks(settings.out)
+    validation = open_domain(settings.target, "val")
+    for name, network in loaded.networks.items():
+        confusion = evaluation.evaluate(network, validation, 19, torch.device("cpu"))
+        assert evaluation.mean_iou(confusion) == pytest.approx(result["miou"][name], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_group_stops_workers_last(settings):
+    """As torchrun, schedulers and Ctrl-C send it; the loaders' processes must not take the run with them."""
+    words = flags(settings, method="dacs", workers=2, pretrain_iterations=0, iterations=100_000)
+    command = [sys.executable, str(EXAMPLES / "train_dacs_mrm.py"), *words]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=env, text=True, stdout=pipe, stderr=pipe, start_new_session=True) as process:
+        metrics_file = Path(settings.out) / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while not metrics_file.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "go on with --resume" in err
+    assert torch.load(Path(settings.out) / "checkpoint.pt", weights_only=True)["step"] > 0
+
+
+def test_a_target_without_labels(settings, scenes, tmp_path, capsys):
+    """Is trained on; there is nothing to evaluate on, which is said once."""
+    shutil.copytree(scenes[1] / "leftImg8bit" / "train", tmp_path / "photos" / "images")
+    own = dataclasses.replace(settings, target=f"folder:{tmp_path / 'photos'}", eval_every=1)
+    run = train(own, train_dacs_mrm.Student, train_dacs_mrm.train_step)
+    printed = capsys.readouterr()
+    assert printed.out.count("nothing to evaluate on, the run goes without mIoU (no labels like ") == 1
+    assert "mIoU student" not in printed.out + printed.err
+    result = json.loads((run.folder / "result.json").read_text())
+    assert (result["miou"], result["iou"]) == ({}, {})
+    assert (run.folder / "panel.png").stat().st_size > 0
+
+
+def test_means_of_synthia(settings):
+    run = Run(dataclasses.replace(settings), train_dacs_mrm.Student)
+    confusions = {"student": torch.eye(19, dtype=torch.int64)}
+    confusions["student"][3] = torch.eye(19, dtype=torch.int64)[0]  # walls are taken for roads
+    assert list(run.means(confusions)) == ["miou"]
+    run.settings = dataclasses.replace(settings, source="synthia:there")
+    means = {mean: by_name["student"] for mean, by_name in run.means(confusions).items()}
+    assert means == pytest.approx({"miou": 1750 / 19, "miou16": 1450 / 16, "miou13": 1250 / 13})

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from image_files import write
+from PIL import Image
+from uda.data.batches import zero_margins, Batches
+from uda.data.domain import fitted, open_domain
+from uda.data.labels import CITYSCAPES, CITYSCAPES_IDS, IGNORE
+from uda.data.rare_class import RareClassSampler
+from uda.data.transforms import normalise
+from uda.runtime.rng import generator, uniform
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+def test_target_labels_are_not_read(scenes, tmp_path):
+    import shutil
+
+    shutil.copytree(scenes[1] / "leftImg8bit", tmp_path / "leftImg8bit")
+    source, target = open_domain(f"gta5:{scenes[0]}"), open_domain(f"cityscapes:{tmp_path}")
+    batch = Batches(source, target, (32, 64), 2, seed=0)[0]
+    assert batch.target_images.shape == (2, 3, 32, 64)
+
+
+def test_samples_depend_on_seed_step_and_number_alone(scenes):
+    source, target = open_domain(f"gta5:{scenes[0]}"), open_domain(f"cityscapes:{scenes[1]}")
+
+    def batch(step, **options):
+        return Batches(source, target, (32, 64), **{"batch_size": 4, "seed": 0, **options})[step]
+
+    whole = batch(5)
+    second = batch(5, batch_size=2, first_sample=2)
+    for x, y in zip(vars(whole).values(), vars(second).values()):
+        assert torch.equal(x[2:], y)
+    assert not torch.equal(whole.source_images, batch(6).source_images)
+    assert not torch.equal(whole.source_images, batch(5, seed=1).source_images)
+
+
+def test_margins_are_not_trusted(scenes):
+    source, target = open_domain(f"gta5:{scenes[0]}"), open_domain(f"cityscapes:{scenes[1]}")
+    trusted = Batches(source, target, (32, 64), 2, 0, margins=(3, 5))[0].target_trusted
+    assert trusted.shape == (2, 32, 64)
+    assert not trusted[:, :3].any()
+    assert not trusted[:, -5:].any()
+    assert trusted[:, 3:-5].all()
+
+
+def test_the_random_choices_of_a_sample(scenes):
+    """Index, crop (none where the crop is the whole image) and flip, in this order from one generator."""
+    source, target = open_domain(f"gta5:{scenes[0]}"), open_domain(f"cityscapes:{scenes[1]}")
+    batch = Batches(source, target, (48, 96), 2, seed=3, first_sample=4)[7]
+    for i in range(2):
+        for name, domain, images in (("source", source, batch.source_images), ("target", target, batch.target_images)):
+            gen = generator(3, name, 7, 4 + i)
+            image = domain.image(int(torch.randint(6, (), generator=gen)))
+            image = image.flip(-1) if uniform(gen) < 0.5 else image
+            assert torch.equal(images[i], normalise(image))
+
+
+def test_margins_of_the_image_are_cropped_with_it(scenes):
+    source, target = open_domain(f"gta5:{scenes[0]}"), open_domain(f"cityscapes:{scenes[1]}")
+    options = {"margins": (5, 9, 3, 2), "margins_of_image": True}
+    whole = Batches(source, target, (48, 96), 8, 0, **options)[0].target_trusted
+    for trusted in whole:
+        flipped = int(trusted[20].argmax()) == 2
+        expected = torch.zeros(48, 96)
+        expected[5:-9, 3:-2] = 1
+        assert torch.equal(trusted, expected.flip(-1) if flipped else expected)
+    crops = Batches(source, target, (24, 48), 8, 0, **options)[0].target_trusted
+    assert len({float(trusted.mean()) for trusted in crops}) > 1  # by where they lie
+    with pytest.raises(ValueError, match=r"margins: expected \(top, bottom\) or .*got \(1, 2, 3\)"):
+        Batches(source, target, (24, 48), 1, 0, margins=(1, 2, 3))
+
+
+def test_small_images_are_filled_up(gta5, scenes):
+    small, target = open_domain(f"gta5:{gta5}"), open_domain(f"cityscapes:{scenes[1]}")
+    batch = Batches(small, target, (60, 96), 2, seed=0, margins=(4, 6))[0]
+    assert batch.source_images.shape == batch.target_images.shape == (2, 3, 60, 96)
+    torch.testing.assert_close(batch.source_images[0, :, :5, :8], normalise(torch.full((3, 5, 8), 7 / 255)))
+    assert not batch.source_images[:, :, 5:].any() and not batch.source_images[:, :, :, 8:].any()
+    assert (batch.source_labels[:, 5:] == IGNORE).all() and (batch.source_labels[:, :, 8:] == IGNORE).all()
+    assert batch.target_trusted[:, 4:48].all()
+    assert not batch.target_trusted[:, :4].any() and not batch.target_trusted[:, 48:].any()
+
+
+@pytest.fixture
+def sparse(tmp_path):
+    """Four images of road; the last has a car (train id 13) in one corner."""
+    for k in range(4):
+        labels = np.full((32, 64), 7, np.uint8)
+        labels[:, 32:] = 23
+        if k == 3:
+            labels[:8, :8] = 26
+        write(tmp_path / "images" / f"{k}.png", np.full((32, 64, 3), k, np.uint8))
+        write(tmp_path / "labels" / f"{k}.png", labels)
+    return open_domain(f"gta5:{tmp_path}")
+
+
+def test_rare_classes_are_drawn_and_shown(sparse, scenes):
+    statistics = [{0: 1024, 10: 1024}] * 3 + [{0: 960, 10: 1024, 13: 64}]
+    rare = RareClassSampler(statistics, temperature=0.01, min_pixels=20)
+    target = open_domain(f"cityscapes:{scenes[1]}")
+
+    def car_pixels(**options):
+        data = Batches(sparse, target, (24, 56), 1, 0, **options)
+        return torch.tensor([int((data[step].source_labels == 13).sum()) for step in range(60)])
+
+    evenly, by_class = car_pixels(), car_pixels(rare=rare, min_crop_ratio=1.5)
+    assert (evenly > 0).float().mean() < 0.4
+    assert (by_class > 30).float().mean() > 0.8  # a single crop does so in one of five draws
+    assert (by_class > 30).sum() > (car_pixels(rare=rare, min_crop_ratio=0) > 30).sum()
+
+
+def test_rare_class_samples_depend_on_seed_step_and_number_alone(sparse, scenes):
+    rare = RareClassSampler([{0: 1024, 10: 1024}] * 3 + [{0: 960, 10: 1024, 13: 64}], min_pixels=20)
+    target = open_domain(f"cityscapes:{scenes[1]}")
+    whole = Batches(sparse, target, (16, 16), 4, 0, rare=rare)[2]
+    second = Batches(sparse, target, (16, 16), 2, 0, first_sample=2, rare=rare)[2]
+    for x, y in zip(vars(whole).values(), vars(second).values()):
+        assert torch.equal(x[2:], y)
+    evenly = Batches(sparse, target, (16, 16), 4, 0)[2]
+    assert torch.equal(whole.target_images, evenly.target_images)
+
+
+
+
+
+
+
+
+
+
+
+
+def test_zero_margins() -> None:
+    weights = torch.ones(2, 6, 3)
+    out = zero_margins(weights, top=1, bottom=2)
+    assert out[:, :, 0].tolist() == [[0, 1, 1, 1, 0, 0]] * 2
+    assert weights.min() == 1.0
+    assert zero_margins(weights, 0, 0).min() == 1.0
+    assert zero_margins(weights, 4, 4).max() == 0.0
+    with pytest.raises(ValueError, match="top=-1"):
+        zero_margins(weights, top=-1)

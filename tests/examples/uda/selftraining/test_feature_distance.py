@@ -1,0 +1,67 @@
+"""Feature distance and label down-scaling by their closed forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from uda.data.layouts import STREETS
+from uda.selftraining.feature_distance import downscale_labels, feature_distance
+
+STREET_THINGS = {"classes": STREETS.things, "num_classes": 19}
+
+
+def test_downscale_wants_enough_of_one_class() -> None:
+    labels = torch.tensor([[[6, 6, 7, 7], [6, 0, 7, 255]]])
+    assert downscale_labels(labels, 2).tolist() == [[[6, 7]]]  # three of four is exactly enough
+    assert downscale_labels(labels, 2, min_ratio=0.8).tolist() == [[[255, 255]]]
+    assert downscale_labels(labels.unsqueeze(1), 2).shape == (1, 1, 1, 2)
+    assert torch.equal(downscale_labels(labels, 1), labels)
+
+
+def test_downscale_of_mostly_ignored_cells() -> None:
+    assert downscale_labels(torch.tensor([[[255, 255], [255, 3]]]), 2, min_ratio=0.1).tolist() == [[[255]]]
+
+
+def test_downscale_wrong_input() -> None:
+    with pytest.raises(ValueError, match=r"labels.*\[0, 19\) or 255.*\[20, 200\]"):
+        downscale_labels(torch.tensor([[[20, 200], [255, 3]]]), 2)
+    with pytest.raises(ValueError, match=r"factor.*\[1, 4\].*5"):
+        downscale_labels(torch.zeros(1, 4, 8, dtype=torch.long), 5)
+
+
+def test_distance_is_the_mean_over_thing_cells() -> None:
+    student = torch.zeros(1, 2, 1, 2, requires_grad=True)
+    imagenet = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1).repeat(1, 1, 1, 2)
+    labels = torch.zeros(1, 4, 8, dtype=torch.long)
+    labels[..., :4] = 13  # left cell: car, right cell: road
+    imagenet[..., 1] = 100.0
+    loss = feature_distance([torch.empty(0), student], [torch.empty(0), imagenet], labels, **STREET_THINGS)
+    assert loss.item() == 5.0
+    loss.backward()
+    assert student.grad is not None
+    torch.testing.assert_close(student.grad[0, :, 0], torch.tensor([[-0.6, 0.0], [-0.8, 0.0]]))
+
+
+def test_no_thing_gives_a_zero_on_the_graph() -> None:
+    student = torch.randn(1, 2, 2, 2, requires_grad=True)
+    loss = feature_distance(
+        [student], [torch.zeros(1, 2, 2, 2)], torch.zeros(1, 8, 8, dtype=torch.long), **STREET_THINGS
+    )
+    assert loss.item() == 0.0
+    loss.backward()
+    assert student.grad is not None
+    assert student.grad.abs().max() == 0.0
+
+
+def test_other_classes_and_class_counts() -> None:
+    student, zero = torch.ones(1, 4, 2, 2, requires_grad=True), torch.zeros(1, 4, 2, 2)
+    labels = torch.full((1, 8, 8), 30)
+    assert feature_distance([student], [zero], labels, classes=[30], num_classes=31).item() == 2.0
+
+
+def test_distance_wrong_input() -> None:
+    feats = [torch.zeros(1, 2, 2, 2)]
+    with pytest.raises(ValueError, match=r"student_feats and imagenet_feats.*\(1, 2, 2, 2\).*\(1, 3, 2, 2\)"):
+        feature_distance(feats, [torch.zeros(1, 3, 2, 2)], torch.zeros(1, 8, 8, dtype=torch.long), **STREET_THINGS)
+    with pytest.raises(ValueError, match=r"labels \(1, 8, 16\).*\(2, 2\)"):
+        feature_distance(feats, feats, torch.zeros(1, 8, 16, dtype=torch.long), **STREET_THINGS)

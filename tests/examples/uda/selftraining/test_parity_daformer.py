@@ -1,0 +1,47 @@
+"""Rare class sampling and feature distance against DAFormer's numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from parity import Parity
+from uda.data.layouts import STREETS
+from uda.data.rare_class import class_probabilities
+from uda.selftraining.feature_distance import downscale_labels, feature_distance
+
+
+@pytest.fixture(scope="module")
+def daformer() -> Parity:
+    return Parity("daformer_pieces")
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.1])
+def test_class_probabilities(daformer: Parity, temperature: float) -> None:
+    counts = {int(k): count for k, count in daformer.meta["rcs_pixel_counts"].items()}
+    classes, probabilities = class_probabilities(counts, temperature)
+    assert classes == daformer[f"rcs.classes.T{temperature}"].tolist()
+    error = (probabilities.double() - daformer[f"rcs.prob.T{temperature}"]).abs().max() / probabilities.std()
+    assert error < 1e-9
+
+
+@pytest.mark.parametrize("factor", [4, 8, 16, 32])
+@pytest.mark.parametrize("min_ratio", [0.75, 0.5])
+def test_downscale_labels(daformer: Parity, factor: int, min_ratio: float) -> None:
+    labels = daformer["fd.label"]
+    assert torch.equal(downscale_labels(labels, factor, min_ratio), daformer[f"downscale.sf{factor}.mr{min_ratio}"])
+
+
+def test_feature_distance(daformer: Parity) -> None:
+    recipe = daformer.meta["fd"]
+    assert recipe["classes"] == STREETS.things
+    feats = daformer.wave((2, 64, 4, 6)).requires_grad_()
+    imagenet = daformer.wave((2, 64, 4, 6), shift=0.8)
+    loss = recipe["lam"] * feature_distance(
+        [feats], [imagenet], daformer["fd.label"], recipe["classes"], num_classes=19
+    )
+    assert loss.item() == pytest.approx(recipe["loss_f64"], rel=1e-9)
+    loss.backward()
+    assert feats.grad is not None
+    daformer.check("fd.grad", feats.grad)
+    empty = feature_distance([feats], [imagenet], torch.full((2, 128, 192), 255), recipe["classes"], num_classes=19)
+    assert empty.item() == 0.0 and empty.requires_grad  # the reference has NaN, with zero gradients

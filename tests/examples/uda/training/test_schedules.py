@@ -1,0 +1,32 @@
+"""Schedules at the points where they are known."""
+
+from __future__ import annotations
+
+import pytest
+from uda.training.schedules import poly, warmup_factor, warmup_linear
+
+
+def test_poly() -> None:
+    assert poly(0, 100) == 1.0
+    assert poly(50, 100, power=1.0) == 0.5
+    assert poly(75, 100, power=2.0) == 0.0625
+    assert poly(100, 100) == poly(150, 100) == 0.0
+
+
+def test_warmup() -> None:
+    assert warmup_factor(0) == pytest.approx(1e-6)
+    assert warmup_factor(750) == pytest.approx(0.5, rel=1e-5)
+    assert warmup_factor(1500) == warmup_factor(9999) == 1.0
+    assert warmup_factor(0, warmup=0) == 1.0
+
+
+def test_warmup_scales_the_decayed_rate() -> None:
+    assert warmup_linear(750, 3000, warmup=1500, ratio=0.0) == pytest.approx(0.75 * 0.5)
+    assert warmup_linear(2250, 3000) == 0.25
+    rates = [warmup_linear(step, 4000) for step in range(4000)]
+    assert max(rates) == rates[1500]
+
+
+def test_no_steps() -> None:
+    with pytest.raises(ValueError, match=r"total.*0"):
+        poly(0, 0)
