@@ -14,6 +14,7 @@ import report
 import run as runner
 import single
 import torch
+import worlds
 from measure import at_masked_cells, with_target_statistics
 from trainers import TRAINERS, Settings, scenes, train
 
@@ -74,7 +75,17 @@ def starts(tmp_path_factory):
     return tmp_path_factory.mktemp("starts")
 
 
-@pytest.mark.parametrize("name", list(arms.ARMS))
+def test_every_arm_can_be_built(settings, tmp_path):
+    for k, name in enumerate(arms.ARMS):
+        run = opened(name, settings, tmp_path / str(k))
+        assert (run.models.student.mrm is not None) == run.settings.uses_mrm
+
+
+# one arm of each kind
+KINDS = {(arm.method, arm.changes, arm.network, arm.step): name for name, arm in arms.ARMS.items()}
+
+
+@pytest.mark.parametrize("name", ["dacs", "dacs+mrm", "dacs+nothing-masked x1", *KINDS.values()])
 def test_every_arm_runs(name, settings, starts):
     arm, cfg = arms.ARMS[name], with_arm(settings, name)
     path = single.start_file(arm, cfg, starts)
@@ -192,6 +203,17 @@ def test_measurement_leaves_the_run_as_it_was(settings, tmp_path):
     assert student.training and student.network.training
     assert all(torch.equal(before[key], value) for key, value in student.state_dict().items())
     assert any(not torch.equal(a, b) for a, b in zip(adapted.buffers(), student.network.buffers()))
+
+
+def test_the_world_of_one_grey_is_drawn_so_and_the_others_as_before():
+    palette = scenes.SOURCE.palette
+    with worlds.drawn_as("one grey"):
+        changed = scenes.SOURCE.palette
+        assert changed["sidewalk"] == changed["kerb"] == changed["road"] == (palette["road"][0], 0.0)
+        assert changed["building"] == palette["building"]
+        assert scenes.TARGET.palette["sidewalk"] == scenes.TARGET.palette["road"]
+    with worlds.drawn_as("street"):
+        assert scenes.SOURCE.palette is palette
 
 
 @pytest.mark.parametrize(
