@@ -37,7 +37,7 @@ def plot_contrasts(
     for k, name in enumerate(names):
         mean = sum(arms[name].values()) / len(arms[name])
         left.plot([k - 0.25, k + 0.25], [mean, mean], color=MEAN, linewidth=2, zorder=3)
-    left.set_xticks(range(len(names)), [wrap(name) for name in names], fontsize=8)
+    left.set_xticks(range(len(names)), names, fontsize=8, rotation=35, ha="right", rotation_mode="anchor")
     left.set_xlim(-0.5, len(names) - 0.5)
     left.set_ylabel("student mIoU")
     left.set_title("each seed a dot, its runs joined; bar: mean", fontsize=9)
@@ -56,26 +56,19 @@ def draw_differences(ax: Axes, rows: Sequence[tuple[str, Paired]]) -> None:
     for k, (_, result) in enumerate(rows):
         y = len(rows) - 1 - k
         ax.scatter(result.differences, [y - 0.14] * len(result.differences), s=16, color=DOT, zorder=2)
-        bar = [[result.half], [result.half]] if len(result.seeds) > 1 else None
-        ax.errorbar(result.mean, y + 0.14, xerr=bar, fmt="o", markersize=5, color=MEAN, capsize=3, zorder=3)
+        if len(result.seeds) > 1:
+            ax.errorbar(result.mean, y + 0.14, xerr=result.half, fmt="o", markersize=5, color=MEAN, capsize=3, zorder=3)
     labels = [f"{title}  (n = {len(result.seeds)})" for title, result in rows]
     ax.set_yticks(range(len(rows)), labels[::-1], fontsize=8)
     ax.set_ylim(-0.6, len(rows) - 0.4)
 
 
-def plot_screen(points: Mapping[str, tuple[Paired, Paired]], path: Path) -> None:
-    """Regimes by what rebuilding gains at masked cells (accuracy) and in the end (mIoU), both against mask only."""
-    figure, ax = plt.subplots(figsize=(8.5, 6), layout="constrained")
-    ax.axhline(0, color=MEAN, linewidth=0.8)
-    ax.axvline(0, color=MEAN, linewidth=0.8)
-    for name, (gained, miou) in points.items():
-        ax.plot(gained.differences, miou.differences, "o", color=DOT, markersize=4)
-        ax.annotate(name, (gained.mean, miou.mean), fontsize=7.5, xytext=(5, 3), textcoords="offset points")
-    ax.set_xlabel("at masked cells: accuracy from rebuilt features - from mask only")
-    ax.set_ylabel("in the end: MRM - mask only, student mIoU")
+def plot_screen(gained: Sequence[tuple[str, Paired]], miou: Sequence[tuple[str, Paired]], path: Path) -> None:
+    """A line per regime: what rebuilding gains on mask only, at masked cells and in the end."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 1.2 + 0.3 * len(gained)), sharey=True, layout="constrained")
+    titles = ["accuracy at masked cells, rebuilt - mask only", "student mIoU, MRM - mask only"]
+    for ax, rows, title in zip(axes, (gained, miou), titles):
+        draw_differences(ax, rows)
+        ax.set_xlabel(title)
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def wrap(name: str) -> str:
-    return name.replace("+", "\n+", 1).replace(", ", ",\n").replace("-", "\n") if len(name) > 8 else name

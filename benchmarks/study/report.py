@@ -10,76 +10,27 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
+from contrasts import (
+    ARMS,
+    CONTRASTS,
+    SMALL,
+    Line,
+    at_masked_cells,
+    contrast_rows,
+    filled,
+    of,
+    screened,
+    split,
+    verdict,
+)
 from paired import Paired, paired
 from plots import plot_contrasts, plot_screen
 
-Line = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
-DEVELOPMENT = (0, 100, 101, 102)
-SMALL = 0.5  # what an interval must lie within for a difference to count as settled
-
-ARMS = {
-    "dacs": [
-        "dacs",
-        "dacs, MRM's time",
-        "dacs, mixed twice",
-        "dacs+nothing-masked",
-        "dacs+mask-only",
-        "dacs+mask-only, MRM's time",
-        "dacs+local",
-        "dacs+mrm",
-    ],
-    "mic": ["mic", "mic, MRM's time", "mic+mask-only", "mic+mask-only, MRM's time", "mic+local", "mic+mrm"],
-}
-# (arm, arm that is taken off); nothing-masked stands for the setting of it that was confirmed
-CONTRASTS = {
-    "dacs": [
-        ("dacs+mrm", "dacs+mask-only"),
-        ("dacs+mrm", "dacs"),
-        ("dacs+mask-only", "dacs"),
-        ("dacs+mrm", "dacs+local"),
-        ("dacs+local", "dacs+mask-only"),
-        ("dacs+mrm", "dacs+nothing-masked"),
-        ("dacs+mrm", "dacs, MRM's time"),
-        ("dacs+mrm", "dacs+mask-only, MRM's time"),
-        ("dacs+mrm", "dacs, mixed twice"),
-    ],
-    "mic": [
-        ("mic+mrm", "mic+mask-only"),
-        ("mic+mrm", "mic"),
-        ("mic+mask-only", "mic"),
-        ("mic+mrm", "mic+local"),
-        ("mic+local", "mic+mask-only"),
-        ("mic+mrm", "mic, MRM's time"),
-        ("mic+mrm", "mic+mask-only, MRM's time"),
-    ],
-}
-
-
-def student(line: Line) -> float:
-    return float(line["student"])
-
-
-def filled(line: Line) -> float:
-    """Pixel accuracy at masked cells of what the arm's filler gives."""
-    return float(line["masked"]["filled"]["accuracy"])
-
-
-def of(lines: Iterable[Line], arm: str, value: Callable[[Line], float] = student) -> dict[int, float]:
-    """Seed -> value of an arm."""
-    return {line["seed"]: value(line) for line in lines if line["arm"] == arm}
-
-
-def verdict(result: Paired) -> str:
-    """What PLAN.md says of an interval."""
-    if len(result.seeds) < 2:
-        return ""
-    sign = "above 0" if result.low > 0 else "below 0" if result.high < 0 else "not shown"
-    return sign + (f", within ±{SMALL}" if result.low > -SMALL and result.high < SMALL else "")
 
 
 def row(*cells: str) -> str:
@@ -100,6 +51,12 @@ def interval(result: Paired) -> str:
         return ""
     ends = f" [{result.low:+.2f}, {result.high:+.2f}]" if len(result.seeds) > 1 else ""
     return f"{result.mean:+.2f}{ends}"
+
+
+def seeds(result: Paired) -> str:
+    first, last = result.seeds[0], result.seeds[-1]
+    whole = result.seeds == list(range(first, last + 1)) and last > first
+    return f"{first} to {last}" if whole else ", ".join(map(str, result.seeds))
 
 
 def arm_table(lines: list[Line], arms: Iterable[str]) -> list[str]:
@@ -123,32 +80,12 @@ def arm_table(lines: list[Line], arms: Iterable[str]) -> list[str]:
     return table
 
 
-def contrast_rows(
-    lines: list[Line], contrasts: Iterable[tuple[str, str]], value: Callable[[Line], float] = student
-) -> list[tuple[str, Paired]]:
-    """Title and paired difference of those contrasts that have a seed."""
-    rows = [(f"{a} - {b}", paired(of(lines, a, value), of(lines, b, value))) for a, b in contrasts]
-    return [(title, result) for title, result in rows if result.seeds]
-
-
 def contrast_table(rows: Iterable[tuple[str, Paired]]) -> list[str]:
-    table = heading("contrast", "n", "mean [95 % interval]", "", "by seed")
+    table = heading("contrast", "n", "mean [95 % interval]", "", "by seed", "seeds")
     for title, result in rows:
         each = ", ".join(f"{d:+.2f}" for d in result.differences)
-        table.append(row(title, str(len(result.seeds)), interval(result), verdict(result), each))
+        table.append(row(title, str(len(result.seeds)), interval(result), verdict(result), each, seeds(result)))
     return table
-
-
-def at_masked_cells(method: str) -> list[tuple[str, str]]:
-    return [(f"{method}+mrm", f"{method}+mask-only"), (f"{method}+mrm", f"{method}+local")]
-
-
-def screened(lines: list[Line]) -> list[tuple[str, str]]:
-    """The arms with a Rebuilder on development seeds, each with the mask only of its regime."""
-    arms = dict.fromkeys(line["arm"] for line in lines if "filled" in line["masked"])
-    with_tokens = [arm for arm in arms if "mask-only" not in arm and "local" not in arm]
-    pairs = [(arm, arm.replace("+mrm", "+mask-only") if "+mrm" in arm else "dacs+mask-only") for arm in with_tokens]
-    return [(a, b) for a, b in pairs if of(lines, a).keys() & of(lines, b).keys()]
 
 
 def screen_table(lines: list[Line]) -> list[str]:
@@ -187,7 +124,7 @@ def unpaired(lines: list[Line]) -> list[str]:
 
 def regime_free(line: Line) -> bool:
     """Whether the run is of the present world and network, whose starts are all the same."""
-    return line["arm"].startswith(("dacs", "mic")) and line["settings"]["scenes"] == "street"
+    return bool(line["arm"].startswith(("dacs", "mic")) and line["settings"]["scenes"] == "street")
 
 
 def tables(lines: list[Line]) -> str:
@@ -196,8 +133,17 @@ def tables(lines: list[Line]) -> str:
     parts = ["# Results of the study", "", "Made by report.py from runs.jsonl; PLAN.md says what is asked."]
     for method, arms in ARMS.items():
         rows = contrast_rows(confirming, CONTRASTS[method])
+        if not rows:
+            continue
         parts += ["", f"## {method.upper()}, confirming seeds", "", *arm_table(confirming, arms)]
         parts += ["", "mIoU of the student, differences paired by seed:", "", *contrast_table(rows)]
+        parts += ["", "The first three by the student with target statistics, and by the teacher:", ""]
+        others = [
+            (f"{title}, {key}", result)
+            for key in ("student, target statistics", "teacher")
+            for title, result in contrast_rows(confirming, CONTRASTS[method][:3], itemgetter(key))
+        ]
+        parts += contrast_table(others)
         masked = contrast_rows(confirming, at_masked_cells(method), filled)
         parts += ["", "Pixel accuracy at masked cells from what the filler puts there:", "", *contrast_table(masked)]
     if development:
@@ -207,13 +153,6 @@ def tables(lines: list[Line]) -> str:
     parts += [f"WARNING: not one start: {text}" for text in unpaired(lines)]
     dirty = sorted({line["commit"] for line in lines if "dirty" in line["commit"]})
     return "\n".join(parts + [f"WARNING: not committed when run: {text}" for text in dirty]) + "\n"
-
-
-def split(lines: list[Line]) -> tuple[list[Line], list[Line]]:
-    """Runs on development and on confirming seeds; of the pass with nothing masked one setting is confirmed."""
-    development = [line for line in lines if line["seed"] in DEVELOPMENT]
-    rest = [line for line in lines if line["seed"] not in DEVELOPMENT]
-    return development, [line | {"arm": line["arm"].partition(" x")[0]} for line in rest]
 
 
 def arms_of(lines: list[Line]) -> list[str]:
@@ -234,11 +173,9 @@ def main() -> None:
             values = {arm: of(confirming, arm) for arm in arms if of(confirming, arm)}
             plot_contrasts(values, rows, SMALL, folder / f"confirming-{method}.png")
     if pairs := screened(development):
-        points = {
-            a: tuple(paired(of(development, a, value), of(development, b, value)) for value in (filled, student))
-            for a, b in pairs
-        }
-        plot_screen(points, folder / "screen.png")
+        pairs.sort(key=lambda pair: -contrast_rows(development, [pair], filled)[0][1].mean)
+        gained, miou = contrast_rows(development, pairs, filled), contrast_rows(development, pairs)
+        plot_screen(gained, miou, folder / "screen.png")
     print(text)
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import arms
 import changes
+import contrasts
 import paired
 import pytest
 import report
@@ -234,7 +235,7 @@ def test_the_interval_of_paired_differences():
 
 def test_what_an_interval_says():
     def said(low, high):
-        return report.verdict(paired.Paired([1, 2], [low, high], (low + high) / 2, (high - low) / 2))
+        return contrasts.verdict(paired.Paired([1, 2], [low, high], (low + high) / 2, (high - low) / 2))
 
     assert said(0.1, 0.9) == "above 0"
     assert said(0.1, 0.4) == "above 0, within ±0.5"
@@ -257,8 +258,8 @@ def test_tables_of_canned_lines():
     lines += [canned("dacs+mrm", 0, 60.0), canned("dacs+mask-only", 0, 50.0), canned("dacs+nothing-masked x1", 23, 1.0)]
     text = report.tables(lines)
     assert "| dacs | 2 | 50.50 ± 0.71 | 50.50 ± 0.71 | 50.50 ± 0.71 | 70.50 |  |  | 100 |" in text
-    assert "| dacs+mrm - dacs+mask-only | 2 | +0.00 [-6.35, +6.35] | not shown | +0.50, -0.50 |" in text
-    assert "| dacs+mrm - dacs | 2 | +2.50 [-3.85, +8.85] | not shown | +3.00, +2.00 |" in text
+    assert "| dacs+mrm - dacs+mask-only | 2 | +0.00 [-6.35, +6.35] | not shown | +0.50, -0.50 | 21 to 22 |" in text
+    assert "| dacs+mrm - dacs | 2 | +2.50 [-3.85, +8.85] | not shown | +3.00, +2.00 | 21 to 22 |" in text
     assert "| dacs+mrm | dacs+mask-only | 1 | 60.00 |  | +10.00 | +10.00 |" in text
     assert "| dacs+nothing-masked | 1 | 1.00 |" in text
     assert "9 runs, 4 starts, 0.3 hours of one thread" in text
