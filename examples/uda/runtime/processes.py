@@ -64,10 +64,9 @@ def average_buffers(module: nn.Module) -> None:
                 mean_over_ranks(buffer)
 
 
-def ids_over_ranks(ids: Tensor) -> Tensor:
-    """The distinct values (0 to 255) of every process's tensor, ascending."""
-    present = torch.bincount(ids.flatten(), minlength=256).clamp(max=1)
-    return sum_over_ranks(present).nonzero().flatten()
+def any_of_ranks(flags: Tensor) -> Tensor:
+    """Where a bool tensor is True in one of the processes at least; nothing is read back from the device."""
+    return sum_over_ranks(flags.int()) > 0
 
 
 def from_first(make: Callable[[], T]) -> T:

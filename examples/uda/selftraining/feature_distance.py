@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..runtime.constants import constant
 from ..runtime.processes import mean_over_ranks, rank_and_world
 
 
@@ -30,14 +31,15 @@ def downscale_labels(
         (B, H // factor, W // factor) int64, or with the channel of one that came in.
 
     Raises:
-        ValueError: where a label is neither a class nor ignored, or `factor` exceeds the label map.
+        ValueError: `factor` exceeds the label map; on the CPU also where a label is neither a class nor ignored, which
+            on another device would have to be read back.
     """
     squeezed = labels.squeeze(1) if labels.ndim == 4 else labels  # (B, H, W)
     if factor < 1 or factor > min(squeezed.shape[-2:]):
         raise ValueError(f"factor must lie in [1, {min(squeezed.shape[-2:])}], got {factor}")
     ids = squeezed.long()
     ignored = ids == ignore_index
-    if bool((((ids < 0) | (ids >= num_classes)) & ~ignored).any()):
+    if ids.device.type == "cpu" and bool((((ids < 0) | (ids >= num_classes)) & ~ignored).any()):
         wrong = sorted(set(ids[~ignored].tolist()) - set(range(num_classes)))
         raise ValueError(f"labels must be in [0, {num_classes}) or {ignore_index}, got {wrong}")
     ids = ids.masked_fill(ignored, num_classes)  # one more class: nothing
@@ -86,7 +88,7 @@ def feature_distance(
             f"labels {tuple(labels.shape)} do not scale down to the features' {tuple(student.shape[-2:])} cells "
             "by one whole factor: use crops that are multiples of the last level's stride"
         )
-    things = torch.isin(cells, torch.as_tensor(list(classes), device=cells.device))
     distance: Tensor = torch.linalg.vector_norm(student - imagenet, dim=1)  # (B, h, w)
-    count = mean_over_ranks(things.sum().to(distance.dtype))
+    things = constant(tuple(float(k in classes) for k in range(256)), distance)[cells]  # (B, h, w), 1 at things
+    count = mean_over_ranks(things.sum())
     return (distance * things).sum() / count.clamp(min=1 / rank_and_world()[1])
