@@ -50,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> int:
         try:
             picture = read(path)
             x = resized(torch.from_numpy(picture).permute(2, 0, 1), size) / 255
-            predicted = predict_ids(network, x, (picture.shape[0], picture.shape[1]), device, window)
+            predicted = predict_ids(network, x, (picture.shape[0], picture.shape[1]), device, window).cpu()
         except (ValueError, FileNotFoundError) as error:  # unreadable; the message names the file
             problem = str(error)
         except RuntimeError as error:  # of torch: too small for the encoder, or too large for the memory

@@ -45,7 +45,7 @@ def test_a_step_waits_for_nothing(settings, trainer, method, mrm_on):
     with Elsewhere() as device:
         run = run_of(settings, trainer, method, mrm_on, str(DEVICE))
         data = batches_of(run)
-        for _ in range(3):
+        for _ in range(2):  # the library reads the first labels it is given
             losses = one_step(run, data[run.step].to(run.device), trainer.train_step)
             seen = sum(device.reads.values()), device.copies["waits"]
             run.step += 1
@@ -65,19 +65,34 @@ def test_an_evaluation_reads_once_per_network(settings):
         run = run_of(settings, train_mic_mrm, "hrda", "target", str(DEVICE))
         device.reset()
         confusions = run.evaluate()
-        assert {name: int(confusion.sum()) for name, confusion in confusions.items()}.keys() == {"student", "teacher"}
+        assert confusions.keys() == {"student", "teacher"}
+        assert all(confusion.sum() > 0 for confusion in confusions.values())
         assert sum(device.reads.values()) == 2
 
 
 def test_mixing_is_seen():
     with Elsewhere() as device:
         x = torch.rand(2, 3).to(DEVICE)
-        for mixing in (lambda y: x + y, lambda y: torch.cat([x, y]), lambda y: x @ y.mT, lambda y: x.clone().index_put((y.long(),), x)):
+        for mixing in (
+            lambda y: x + y,
+            lambda y: torch.cat([x, y]),
+            lambda y: x @ y.mT,
+            lambda y: x.clone().index_put((y.long(),), x),
+        ):
             with pytest.raises(RuntimeError, match="mixed"):
                 mixing(torch.rand(2, 3))
         assert (x + torch.tensor(1.0)).device == DEVICE  # PyTorch takes single numbers
         assert not device.reads
-        for n, reading in enumerate((torch.unique, torch.nonzero, torch.Tensor.tolist, lambda x: bool(x.sum()), lambda x: x[x > 0.5], lambda x: x.to("cpu"))):
+        for n, reading in enumerate(
+            (
+                torch.unique,
+                torch.nonzero,
+                lambda x: x.tolist(),
+                lambda x: bool(x.sum()),
+                lambda x: x[x > 0.5],
+                lambda x: x.to("cpu"),
+            )
+        ):
             reading(x)
             assert sum(device.reads.values()) == n + 1
 

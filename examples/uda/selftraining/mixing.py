@@ -104,9 +104,7 @@ def mix(mask: Tensor, source: Tensor, target: Tensor) -> Tensor:
     return torch.where(mask, source, target)
 
 
-def draw_blocks(
-    size: tuple[int, int], block_size: int = 64, generator: torch.Generator | None = None
-) -> Tensor:
+def draw_blocks(size: tuple[int, int], block_size: int = 64, generator: torch.Generator | None = None) -> Tensor:
     """Draw one uniform number for each block of an image, for `keep_blocks`.
 
     Args:
