@@ -5,6 +5,7 @@ May import settings.
 
 from .backbones import Encoder
 from .build import build_network, network_of
+from .checkpointing import checkpoint_activations
 from .daformer import DAFormerHead
 from .deeplabv2 import DeepLabV2Head
 from .deeplabv3plus import DeepLabV3PlusHead
@@ -25,6 +26,7 @@ __all__ = [
     "Levels",
     "Segmentor",
     "build_network",
+    "checkpoint_activations",
     "network_of",
     "sliding_boxes",
     "sliding_predict",
