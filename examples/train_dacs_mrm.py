@@ -74,9 +74,9 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
     if student.mrm is not None:
         on_target = batch.target_images, labels, weights
         on_source = batch.source_images, batch.source_labels, torch.ones_like(weights)
-        passes = {"target": {"mrm": on_target}, "source": {"mrm source": on_source}}
-        passes["both"] = passes["target"] | passes["source"]
-        for name, (images, y, w) in passes[cfg.mrm_on].items():
+        inputs = {"target": {"mrm": on_target}, "source": {"mrm source": on_source}}
+        inputs["both"] = inputs["target"] | inputs["source"]
+        for name, (images, y, w) in inputs[cfg.mrm_on].items():
             images = draws.colours(name, images) if cfg.mrm_augment else images
             with frozen_norm_stats(*[student] * cfg.mrm_freeze_norm):
                 losses |= passes.backward(student, name, images, y, w, masked=draws.masked(name, images))

@@ -1,10 +1,10 @@
 """The networks of the trainers: encoders of a library, decoders written out here.
 
-May import settings.
+May import no other room.
 """
 
 from .backbones import Encoder
-from .build import build_network, network_of
+from .build import DECODERS, build_network
 from .checkpointing import checkpoint_activations
 from .daformer import DAFormerHead
 from .deeplabv2 import DeepLabV2Head
@@ -14,6 +14,7 @@ from .segmentor import Levels, Segmentor
 from .sliding import Box, sliding_boxes, sliding_predict
 
 __all__ = [
+    "DECODERS",
     "HRDA",
     "Box",
     "DAFormerHead",
@@ -27,7 +28,6 @@ __all__ = [
     "Segmentor",
     "build_network",
     "checkpoint_activations",
-    "network_of",
     "sliding_boxes",
     "sliding_predict",
 ]

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from mrm_loss import MRM
 
+from ..checkpoints.loading import network_of
 from ..checkpoints.released import load_official, read_official
 from ..data.labels import THINGS, ClassSet
-from ..networks import Encoder, Segmentor, checkpoint_activations, network_of
+from ..networks import Encoder, Segmentor, checkpoint_activations
 from ..runtime.passes import Passes, allow_fast_kernels
 from ..runtime.rng import own_rng
 from ..selftraining.teacher import make_teacher
