@@ -52,8 +52,9 @@ def build_network(
 
     if not hrda:
         return Segmentor(body, head(embed_dim, "aspp"))
-    stride = 8 if decoder == "deeplabv2" else 4
-    both = HRDADecoder(head(embed_dim, "aspp"), head(attention_dim or embed_dim, "conv"), stride)
+    main, attention = head(embed_dim, "aspp"), head(attention_dim or embed_dim, "conv")
+    stride = body.strides[getattr(main, "logits_level", 0)]
+    both = HRDADecoder(main, attention, stride)
     return HRDA(body, both, detail_crop, detail_weight=detail_weight)
 
 
@@ -71,7 +72,7 @@ def build_encoder(encoder: str, decoder: str, weights: str | None, drop_path: fl
 def build_head(
     decoder: str, channels: list[int], num_classes: int, width: int, fusion: str, dropout: float
 ) -> nn.Module:
-    """Levels of these channels to logits; width, fusion and dropout are those of DAFormer's head."""
+    """Levels of these channels to logits of the first level's size, or that of the head's `logits_level`; width, fusion and dropout are those of DAFormer's head."""
     if decoder == "small":
         return SmallDecoder(num_classes)
     if decoder == "deeplabv2":

@@ -1,5 +1,5 @@
-"""What every process stands on: who it is among several, random numbers that depend on their purpose alone, constants
-on the device, memory.
+"""What every process stands on: who it is among several, random numbers that depend on their purpose alone, how passes
+are run, constants on the device, time and memory.
 
 May import no other room.
 """

@@ -47,6 +47,8 @@ def contradiction(settings: Settings, methods: tuple[str, ...], mrm_on: tuple[st
         return f"--mrm-freeze-norm: with --mrm-on {settings.mrm_on} MRM has no pass of its own"
     if settings.fd_weight > 0 and settings.method in ("dacs", "source-only"):
         return f"--fd-weight: {settings.method} has no feature distance; give --method daformer, hrda or mic"
+    if settings.micro_batch > 0 and settings.batch_size % settings.micro_batch:
+        return f"--micro-batch: expected a divisor of --batch-size {settings.batch_size}, got {settings.micro_batch}"
     for name in ("batch_size", "iterations", "eval_every", "save_every", "log_every"):
         if getattr(settings, name) < 1:
             return f"--{name.replace('_', '-')}: expected 1 or more, got {getattr(settings, name)}"

@@ -12,11 +12,25 @@ from typing import Any
 from ..networks import DECODERS
 
 METHODS = ("dacs", "daformer", "hrda", "mic", "source-only")
+PRECISIONS = ("fp32", "bf16", "fp16")
 MRM_ON = ("target", "source", "both", "mixed", "masked")
 
 
-def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, names: str = "") -> Any:
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "names": names.split()})
+def setting(
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    names: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field and what it may hold: low <= value <= high, above < value < below; of tuples every entry."""
+    limits = {"low": low, "high": high, "above": above, "below": below}
+    return dataclasses.field(
+        default=default, metadata={"help": help, "choices": choices, "names": names.split(), **limits}
+    )
 
 
 @dataclass(frozen=True)
@@ -116,6 +130,21 @@ class Settings:
     save_every: int = setting(500, "steps between checkpoints")
     log_every: int = setting(10, "steps between lines of metrics.jsonl")
     device: str = setting("auto", "auto, cpu, cuda, mps")
+    precision: str = setting(
+        "fp32", "of the passes through the networks: bf16 and fp16 by autocast, fp16 with a loss scale", PRECISIONS
+    )
+    tf32: bool = setting(True, "TensorFloat-32 for float32 products and convolutions on NVIDIA's GPUs")
+    compile: bool = setting(False, "torch.compile for encoders, decoders and Rebuilder in training (torch 2.6 on)")
+    checkpoint_activations: bool = setting(
+        False, "the encoder's blocks are run again in the backward: less memory, a third more computing"
+    )
+    micro_batch: int = setting(
+        0,
+        "images of the batch that go through the networks at once (gradient accumulation: less memory, the same "
+        "gradients but for BatchNorm's statistics); 0: all",
+        low=0,
+    )
+    sync_batchnorm: bool = setting(False, "BatchNorm over the images of all processes, on NVIDIA's GPUs")
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")

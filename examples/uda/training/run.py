@@ -85,6 +85,7 @@ class Run:
             "student": self.models.student.state_dict(),
             "teacher": self.models.teacher.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "scaler": self.models.passes.scaler.state_dict(),
         }
         path = self.folder / "checkpoint.pt"
         torch.save(state, path.with_suffix(".tmp"))
@@ -98,6 +99,8 @@ class Run:
         self.models.teacher.load_state_dict(state["teacher"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
+        if state.get("scaler"):  # fp16's
+            self.models.passes.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
         if rank_and_world()[0] == 0:
             lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
@@ -126,10 +129,11 @@ class Run:
         networks, window = {"student": self.models.student.network}, self.settings.eval_window
         if self.step >= self.settings.pretrain_iterations:  # there is no teacher before
             networks["teacher"] = self.models.teacher
-        confusions = {
-            name: evaluate(network, self.validation, len(self.models.classes), self.device, name, window)
-            for name, network in networks.items()
-        }
+        with self.models.passes.eager():
+            confusions = {
+                name: evaluate(network, self.validation, len(self.models.classes), self.device, name, window)
+                for name, network in networks.items()
+            }
         self.log(
             **{
                 f"{mean}_{name}": miou
@@ -232,8 +236,7 @@ def one_step(run: Run, batch: Batch, step_function: StepFunction) -> dict[str, T
     step = run.step - settings.pretrain_iterations
     losses = step_function(step, batch, models, settings, Draws(settings, run.step))
     average_gradients(models.student)
-    for optimizer in run.optimizers:
-        optimizer.step()
+    models.passes.step(run.optimizers)
     if step == -1:  # self-training starts from the pretrained network
         models.teacher.load_state_dict(models.student.network.state_dict())
     return losses
