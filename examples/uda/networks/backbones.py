@@ -33,7 +33,11 @@ class Encoder(nn.Module):
     def __init__(
         self, name: str, weights: str | None = None, output_stride: int = 32, drop_path: float | None = None
     ) -> None:
-        from segmentation_models_pytorch.encoders import get_encoder
+        try:
+            from segmentation_models_pytorch.encoders import get_encoder
+        except ModuleNotFoundError as error:
+            needs = "needs segmentation_models_pytorch: pip install 'mrm-loss[models]'"
+            raise ModuleNotFoundError(f"encoder {name}: {needs} ({error})") from error
 
         super().__init__()
         if output_stride != 32 and name.startswith("mit_"):

@@ -47,7 +47,7 @@ def build_network(
     if decoder not in DECODERS:
         raise ValueError(f"decoder: expected one of {DECODERS}, got {decoder!r}")
     if (encoder == "small") != (decoder == "small"):
-        raise ValueError(f'decoder: expected "small" with the encoder "small" alone, got {decoder!r} with {encoder!r}')
+        raise ValueError(f'expected "small" for both encoder and decoder or for neither, got {encoder!r}, {decoder!r}')
     body: SmallEncoder | Encoder
     if encoder == "small":
         body = SmallEncoder()

@@ -13,20 +13,6 @@ from uda.data.transforms import normalise
 from uda.runtime.rng import generator, uniform
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def test_target_labels_are_not_read(scenes, tmp_path):
     import shutil
 
@@ -134,16 +120,6 @@ def test_rare_class_samples_depend_on_seed_step_and_number_alone(sparse, scenes)
         assert torch.equal(x[2:], y)
     evenly = Batches(sparse, target, (16, 16), 4, 0)[2]
     assert torch.equal(whole.target_images, evenly.target_images)
-
-
-
-
-
-
-
-
-
-
 
 
 def test_zero_margins() -> None:

@@ -52,15 +52,3 @@ def test_padding():
     assert not normalise(x)[:, 4:].any()
     assert (y[4:] == 255).all() and (y[:4] == 1).all()
     assert pad(image, labels, (4, 3), 255) == (image, labels)  # never cut
-
-
-
-
-
-
-
-
-
-
-
-
