@@ -1,6 +1,6 @@
 """The networks of the trainers: encoders of a library, decoders written out here.
 
-May import settings.
+May import settings, runtime.
 """
 
 from .backbones import Encoder

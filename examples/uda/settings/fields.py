@@ -140,8 +140,12 @@ class Settings:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def text(self) -> str:
+        """As settings.json holds them."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        path.write_text(self.text())
 
     @property
     def uses_mrm(self) -> bool:
@@ -150,7 +154,10 @@ class Settings:
 
 def load_settings(path: Path) -> Settings:
     """Settings that `Settings.save` wrote."""
-    return settings_of(json.loads(path.read_text()))
+    values = json.loads(path.read_text())
+    if not isinstance(values, dict):
+        raise ValueError(f"expected a table of settings, got {type(values).__name__}")
+    return settings_of(values)
 
 
 def settings_of(values: Mapping[str, Any]) -> Settings:
