@@ -26,6 +26,7 @@ from uda.checkpoints.evaluation import predict_ids, prediction_files, save_predi
 from uda.checkpoints.loading import WHICH, Loaded, add_arguments, load_networks, pixels
 from uda.data.domain import fitted
 from uda.data.images import naming, open_image
+from uda.runtime.command import command
 from uda.runtime.processes import start_processes
 
 Jobs = dict[Path, Path]  # output without ending -> image
@@ -156,7 +157,4 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(1 if main() else 0)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command(lambda: 1 if main() else 0)

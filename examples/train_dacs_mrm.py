@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from uda.data.batches import Batch
 from uda.networks import Segmentor
+from uda.runtime.command import command
 from uda.runtime.processes import mean_over_ranks
 from uda.selftraining.draws import Draws
 from uda.selftraining.mixing import mix
 from uda.selftraining.teacher import pseudo_label, update_teacher
 from uda.settings import Settings, parse
+from uda.training.loop import train
 from uda.training.models import Models
-from uda.training.run import train
 
 from mrm_loss import MRM, frozen_norm_stats
 
@@ -84,4 +85,6 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
 
 
 if __name__ == "__main__":
-    train(parse(__doc__, ("dacs", "source-only"), mrm_on=("target", "source", "both")), Student, train_step)
+    command(
+        lambda: train(parse(__doc__, ("dacs", "source-only"), mrm_on=("target", "source", "both")), Student, train_step)
+    )

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor, nn
 from uda.data.batches import Batch
 from uda.networks import Box, Levels, Segmentor
+from uda.runtime.command import command
 from uda.runtime.processes import mean_over_ranks
 from uda.selftraining.draws import Draws
 from uda.selftraining.feature_distance import feature_distance, thing_weights
 from uda.selftraining.mixing import mix
 from uda.selftraining.teacher import pseudo_label, update_teacher
 from uda.settings import Settings, parse
+from uda.training.loop import train
 from uda.training.models import Models
-from uda.training.run import train
 
 from mrm_loss import MRM, frozen_norm_stats
 
@@ -141,4 +142,4 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
 
 
 if __name__ == "__main__":
-    train(parse(__doc__, ("mic", "hrda", "daformer", "dacs", "source-only")), Student, train_step)
+    command(lambda: train(parse(__doc__, ("mic", "hrda", "daformer", "dacs", "source-only")), Student, train_step))

@@ -16,6 +16,7 @@ import train_dacs_mrm
 import train_mic_mrm
 from elsewhere import DEVICE, Elsewhere
 from uda.runtime.constants import _constant
+from uda.training import run as run_module
 from uda.training.run import Run, batches_of, one_step
 
 CASES = [
@@ -31,7 +32,10 @@ def run_of(settings, trainer, method, mrm_on, device) -> Run:
     options = {"hrda": True, "detail_crop": 48, "mrm_grid": (3, 6)} if method == "hrda" else {}
     if method == "daformer":
         options["rare_classes"] = True
-    run = Run(dataclasses.replace(settings, method=method, mrm_on=mrm_on, device=device, **options), trainer.Student)
+    settings = dataclasses.replace(settings, method=method, mrm_on=mrm_on, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "start_processes", lambda name: device)
+        run = Run(settings, trainer.Student)
     run.step = settings.pretrain_iterations
     if method == "daformer":  # a stand-in for the ImageNet encoder
         run.models.imagenet = copy.deepcopy(run.models.student.network.encoder).eval().requires_grad_(False)
@@ -43,7 +47,7 @@ def run_of(settings, trainer, method, mrm_on, device) -> Run:
 def test_a_step_waits_for_nothing(settings, trainer, method, mrm_on):
     _constant.cache_clear()
     with Elsewhere() as device:
-        run = run_of(settings, trainer, method, mrm_on, str(DEVICE))
+        run = run_of(settings, trainer, method, mrm_on, DEVICE)
         data = batches_of(run)
         for _ in range(2):  # the library reads the first labels it is given
             losses = one_step(run, data[run.step].to(run.device), trainer.train_step)
@@ -62,7 +66,7 @@ def test_a_step_waits_for_nothing(settings, trainer, method, mrm_on):
 
 def test_an_evaluation_reads_once_per_network(settings):
     with Elsewhere() as device:
-        run = run_of(settings, train_mic_mrm, "hrda", "target", str(DEVICE))
+        run = run_of(settings, train_mic_mrm, "hrda", "target", DEVICE)
         device.reset()
         confusions = run.evaluate()
         assert confusions.keys() == {"student", "teacher"}
@@ -109,7 +113,7 @@ def errors_where_the_host_waits():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("trainer", "method", "mrm_on"), CASES)
 def test_a_step_on_cuda_waits_for_nothing(settings, trainer, method, mrm_on):
-    run = run_of(settings, trainer, method, mrm_on, "cuda")
+    run = run_of(settings, trainer, method, mrm_on, torch.device("cuda"))
     data = batches_of(run)
     for index in range(3):
         batch = data[run.step].to(run.device)

@@ -1,6 +1,6 @@
 """The networks of the trainers: encoders of a library, decoders written out here.
 
-May import no other room.
+May import runtime.
 """
 
 from .backbones import Encoder
