@@ -1,10 +1,11 @@
 """The networks of the trainers: encoders of a library, decoders written out here.
 
-May import no other room.
+May import runtime.
 """
 
 from .backbones import Encoder
 from .build import DECODERS, build_network
+from .checkpointing import checkpoint_activations
 from .daformer import DAFormerHead
 from .deeplabv2 import DeepLabV2Head
 from .deeplabv3plus import DeepLabV3PlusHead
@@ -26,6 +27,7 @@ __all__ = [
     "Levels",
     "Segmentor",
     "build_network",
+    "checkpoint_activations",
     "sliding_boxes",
     "sliding_predict",
 ]

@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
+
+from ..runtime.files import read_tensors
 
 _LEVELS = 4
 
@@ -33,7 +34,11 @@ class Encoder(nn.Module):
     def __init__(
         self, name: str, weights: str | None = None, output_stride: int = 32, drop_path: float | None = None
     ) -> None:
-        from segmentation_models_pytorch.encoders import get_encoder
+        try:
+            from segmentation_models_pytorch.encoders import get_encoder
+        except ModuleNotFoundError as error:
+            needs = "needs segmentation_models_pytorch: pip install 'mrm-loss[models]'"
+            raise ModuleNotFoundError(f"encoder {name}: {needs} ({error})") from error
 
         super().__init__()
         if output_stride != 32 and name.startswith("mit_"):
@@ -92,8 +97,11 @@ def load_encoder_weights(encoder: nn.Module, path: str | Path) -> None:
 
         state = load_file(path)
     else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
+        try:
+            state = read_tensors(path)
+            state = state.get("state_dict", state)
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"encoder weights: {path}: expected a file of weights; {error}") from error
     prefix = "backbone."
     if any(key.startswith(prefix) for key in state):
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
