@@ -1,0 +1,249 @@
+"""Runs of the trainers' scripts for benchmarks/faults.py: started, waited for, and what is left of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pwd
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from uda.scenes.write import write_scenes
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT = 90.0  # seconds after which a process counts as hung
+RECIPE = "--crop 48 96 --mrm-grid 6 12 --batch-size 2 --threshold 0.1 --warmup 0 --device cpu --log-every 1".split()
+
+
+@dataclass
+class Outcome:
+    """What a fault led to: the last line that was said, exit status, seconds until all processes were gone."""
+
+    line: str
+    status: int
+    seconds: float
+    kept: str
+    left: int  # processes that outlived the run
+
+    def keeping(self, kept: str) -> Outcome:
+        return dataclasses.replace(self, kept=kept)
+
+
+@dataclass
+class Fault:
+    group: str
+    what: str
+    provoke: Callable[[Place], Outcome]
+
+
+class Started:
+    """A script that runs, in a session of its own."""
+
+    def __init__(self, words: list[str], place: Place, folder: Path, data: Path, **options: Any) -> None:
+        self.folder, self.data, self.place = folder, data, place
+        self.log = place.root / f"log{len(list(place.root.glob('log*')))}"
+        environment = place.environment | options.pop("environment", {})
+        self.process = subprocess.Popen(
+            words,
+            stdout=self.log.open("ab"),
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=place.root,
+            start_new_session=True,
+            **options,
+        )
+        self.others: list[Started] = []
+        self.since = time.monotonic()
+
+    def until(self, happened: Callable[[], bool] | None = None, steps: int = 0) -> Started:
+        """Waits until something is so, or so many steps are logged; from then on time counts."""
+        while not (happened() if happened else lines(self.folder) >= steps):
+            if self.process.poll() is not None or time.monotonic() > self.since + LIMIT:
+                raise RuntimeError(f"ended before its fault:\n{self.said()}")
+            time.sleep(0.01)
+        self.since = time.monotonic()
+        return self
+
+    def session(self) -> list[int]:
+        """The processes of its session (of all, where several were started)."""
+        sessions, found = {self.process.pid, *(other.process.pid for other in self.others)}, []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z" and int(fields[3]) in sessions:
+                found.append(int(path.parent.name))
+        return found
+
+    def children(self) -> list[int]:
+        return [pid for pid in self.session() if pid != self.process.pid]
+
+    def ranks(self) -> list[int]:
+        """The processes of a run of two, in order."""
+        if self.others:
+            return [self.process.pid, *(other.process.pid for other in self.others)]
+        found = {}
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                words = dict(word.split("=", 1) for word in path.read_text().split("\0") if "=" in word)
+                parent = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError):
+                continue
+            if parent == self.process.pid and "RANK" in words:
+                found[int(words["RANK"])] = int(path.parent.name)
+        return [found[rank] for rank in sorted(found)]
+
+    def signal(self, number: int, group: bool = False) -> None:
+        self.since = time.monotonic()
+        (os.killpg if group else os.kill)(self.process.pid, number)
+
+    def wait(self) -> int:
+        try:
+            return self.process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            return 124
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace").replace("\r", "\n")
+
+    def outcome(self) -> Outcome:
+        statuses = [run.wait() for run in (self, *self.others)]
+        deadline = time.monotonic() + LIMIT
+        while (left := self.session()) and time.monotonic() < deadline and self.process.poll() is not None:
+            if time.monotonic() > self.since + 30:
+                break
+            time.sleep(0.02)
+        seconds = time.monotonic() - self.since
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        logs = [run.said() for run in (self, *self.others)]
+        said = next((line for log in logs if (line := last_line(log))), "")
+        status = next((status for status in statuses if status > 0), statuses[0])
+        return Outcome(said.replace(str(self.place.root), "…"), status, seconds, kept(self.folder), len(left))
+
+
+def last_line(log: str) -> str:
+    """What the run says of its end; tables of torchrun and progress bars are not it."""
+    rows = [line.strip() for line in log.splitlines() if line.strip()]
+    if any("Traceback" in row for row in rows):
+        return "TRACEBACK: " + rows[-1]
+    told = [row for row in rows if "error: " in row or "interrupted" in row or "asked to stop" in row or "using" in row]
+    return (told or [row for row in rows if "%|" not in row] or [""])[0 if told else -1]
+
+
+def lines(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def kept(folder: Path) -> str:
+    """Whether what the run has written before can be used."""
+    if not folder.exists():
+        return "no folder was made"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] if lines(folder) else []
+    found = []
+    for name in ("checkpoint.pt", "checkpoint-previous.pt"):
+        try:
+            found.append(f"{name} of step {torch.load(folder / name, weights_only=True)['step']}")
+        except Exception as error:
+            found.append("" if isinstance(error, FileNotFoundError) else f"{name} damaged before")
+    rest = [path.name for path in folder.glob("*.tmp")]
+    return "; ".join(filter(None, [*found, f"{len(rows)} lines of metrics", *(f"LEFT: {name}" for name in rest)]))
+
+
+class Place:
+    """A folder for one fault, with data, a small disk of its own, and a run that has ended."""
+
+    def __init__(self, root: Path, ended: Path | None) -> None:
+        self.root, self.disk = root, root / "disk"
+        root.mkdir()
+        root.chmod(0o777)
+        search = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        self.environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search, "MPLCONFIGDIR": str(root)}
+        if ended is not None:
+            subprocess.run(["cp", "-r", str(ended), str(root / "ended")], check=True)
+
+    def scenes(self, val: int = 3, name: str = "scenes") -> tuple[Path, Path]:
+        return write_scenes(self.root / f"{name}{val if val != 3 else ''}", source=6, target=6, val=val, size=(48, 96))
+
+    def script(self, script: str, *words: str, folder: Path | None = None, user: str = "", **options: Any) -> Started:
+        self.scenes()
+        if user:
+            account = pwd.getpwnam(user)
+            options |= {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        if memory := options.pop("memory", 0):
+            options["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        line = [sys.executable, str(ROOT / "examples" / script), *words]
+        return Started(line, self, folder or self.root / "none", self.root / "scenes", **options)
+
+    def words(self, *words: str, workers: int = 0, iterations: int = 6, val: int = 3, folder: Path) -> list[str]:
+        source, target = self.scenes(val)
+        options = {"--source": f"gta5:{source}", "--target": f"cityscapes:{target}", "--out": str(folder)}
+        options |= {"--workers": str(workers), "--iterations": str(iterations), "--save-every": "2"}
+        options |= {"--pretrain-iterations": "1", "--eval-every": "1000"}
+        return [*RECIPE, *(word for pair in options.items() for word in pair), *words]
+
+    def train(
+        self, *words: str, disk: int = 0, user: str = "", out: Path | None = None, memory: int = 0, **more: Any
+    ) -> Started:
+        more.pop("own_data", None)  # every place has its own
+        if disk:
+            self.mount(disk)
+        folder = out or (self.disk if disk else self.root) / "run"
+        return self.script(
+            "train_mic_mrm.py", *self.words(*words, folder=folder, **more), folder=folder, user=user, memory=memory
+        )
+
+    def resume(
+        self, *words: str, script: str = "train_mic_mrm.py", folder: Path | None = None, user: str = ""
+    ) -> Started:
+        folder = folder or self.root / "resumed"
+        return self.script(script, "--resume", str(folder), *words, folder=folder, user=user)
+
+    def two(self, *words: str, torchrun: bool, **more: Any) -> Started:
+        more.pop("own_data", None)
+        folder = self.root / "run"
+        words = (str(ROOT / "examples" / "train_mic_mrm.py"), *self.words(*words, folder=folder, **more))
+        if torchrun:
+            line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
+            return Started(line, self, folder, self.root / "scenes")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+        ranks = [
+            Started(
+                [sys.executable, *words], self, folder, self.root / "scenes", environment=common | {"RANK": str(rank)}
+            )
+            for rank in range(2)
+        ]
+        ranks[0].others.append(ranks[1])
+        return ranks[0]
+
+    def mount(self, megabytes: int) -> None:
+        """A disk of so many megabytes; only root can have one."""
+        self.disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(self.disk)], check=True)
+
+    def fill(self, leave: int = 0) -> None:
+        """Fills the disk up but for some bytes."""
+        free = os.statvfs(self.disk)
+        with (self.disk / "filler").open("wb") as file:
+            try:
+                file.write(bytes(max(0, free.f_bavail * free.f_bsize - leave)))
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        if self.disk.exists():
+            subprocess.run(["umount", "-l", str(self.disk)], check=False)
