@@ -417,4 +417,9 @@ def _(place: Place) -> Outcome:
 
 @fault("training", "no memory for a step")
 def _(place: Place) -> Outcome:
-    return place.train("--batch-size", "100", memory=2 << 30).outcome()
+    run = place.train("--batch-size", "200")
+    run.until(run.folder.exists)
+    pages = int(Path(f"/proc/{run.process.pid}/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + 200_000_000
+    resource.prlimit(run.process.pid, resource.RLIMIT_AS, (limit, limit))
+    return run.outcome()

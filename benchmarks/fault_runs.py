@@ -6,13 +6,13 @@ import dataclasses
 import json
 import os
 import pwd
-import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from uda.scenes.write import write_scenes
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 90.0  # seconds after which a process counts as hung
-RECIPE = "--crop 48 96 --mrm-grid 6 12 --batch-size 2 --threshold 0.1 --warmup 0 --device cpu --log-every 1".split()
+RECIPE = ["--crop", "48", "96", "--mrm-grid", "6", "12", "--batch-size", "2", "--threshold", "0.1", "--warmup", "0"]
+RECIPE += ["--device", "cpu", "--log-every", "1"]
 
 
 @dataclass
@@ -136,7 +137,7 @@ class Started:
 def last_line(log: str) -> str:
     """What the run says of its end; tables of torchrun and progress bars are not it."""
     rows = [line.strip() for line in log.splitlines() if line.strip()]
-    if any("Traceback" in row for row in rows):
+    if any("Traceback" in row for row in rows) and any("/examples/" in row for row in rows if row.startswith("File")):
         return "TRACEBACK: " + rows[-1]
     told = [row for row in rows if "error: " in row or "interrupted" in row or "asked to stop" in row or "using" in row]
     return (told or [row for row in rows if "%|" not in row] or [""])[0 if told else -1]
@@ -182,8 +183,6 @@ class Place:
         if user:
             account = pwd.getpwnam(user)
             options |= {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        if memory := options.pop("memory", 0):
-            options["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         line = [sys.executable, str(ROOT / "examples" / script), *words]
         return Started(line, self, folder or self.root / "none", self.root / "scenes", **options)
 
@@ -194,16 +193,12 @@ class Place:
         options |= {"--pretrain-iterations": "1", "--eval-every": "1000"}
         return [*RECIPE, *(word for pair in options.items() for word in pair), *words]
 
-    def train(
-        self, *words: str, disk: int = 0, user: str = "", out: Path | None = None, memory: int = 0, **more: Any
-    ) -> Started:
+    def train(self, *words: str, disk: int = 0, user: str = "", out: Path | None = None, **more: Any) -> Started:
         more.pop("own_data", None)  # every place has its own
         if disk:
             self.mount(disk)
         folder = out or (self.disk if disk else self.root) / "run"
-        return self.script(
-            "train_mic_mrm.py", *self.words(*words, folder=folder, **more), folder=folder, user=user, memory=memory
-        )
+        return self.script("train_mic_mrm.py", *self.words(*words, folder=folder, **more), folder=folder, user=user)
 
     def resume(
         self, *words: str, script: str = "train_mic_mrm.py", folder: Path | None = None, user: str = ""
@@ -238,11 +233,8 @@ class Place:
     def fill(self, leave: int = 0) -> None:
         """Fills the disk up but for some bytes."""
         free = os.statvfs(self.disk)
-        with (self.disk / "filler").open("wb") as file:
-            try:
-                file.write(bytes(max(0, free.f_bavail * free.f_bsize - leave)))
-            except OSError:
-                pass
+        with suppress(OSError), (self.disk / "filler").open("wb") as file:
+            file.write(bytes(max(0, free.f_bavail * free.f_bsize - leave)))
 
     def close(self) -> None:
         if self.disk.exists():
