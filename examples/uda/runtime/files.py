@@ -88,5 +88,5 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # pickle, zipfile and torch raise errors of many kinds
-        reason = str(error).strip().partition("\n")[0][:160]
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0][:160]
         raise ValueError(f"could not be read as a whole file of tensors ({type(error).__name__}: {reason})") from error

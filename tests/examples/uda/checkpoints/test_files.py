@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 from uda.checkpoints import files
-from uda.checkpoints.files import CHECKPOINT, PREVIOUS, read_checkpoint, write_checkpoint
+from uda.checkpoints.files import CHECKPOINT, DAMAGED, PREVIOUS, read_checkpoint, set_damaged_aside, write_checkpoint
 
 
 def state(step):
@@ -33,6 +33,17 @@ def test_a_torn_one_is_named_and_the_one_before_used(tmp_path, capsys):
     os.truncate(tmp_path / PREVIOUS, 300)
     with pytest.raises(ValueError, match=f"{CHECKPOINT}.*; .*{PREVIOUS}"):
         read_checkpoint(tmp_path)
+
+
+def test_a_damaged_one_does_not_take_the_place_of_the_good_one(tmp_path):
+    for step in (1, 2):
+        write_checkpoint(tmp_path, state(step))
+    os.truncate(tmp_path / CHECKPOINT, 300)
+    set_damaged_aside(tmp_path)
+    write_checkpoint(tmp_path, state(2))
+    os.truncate(tmp_path / CHECKPOINT, 300)
+    assert read_checkpoint(tmp_path)[0]["step"] == 1
+    assert (tmp_path / DAMAGED).exists()
 
 
 def test_none_yet(tmp_path):

@@ -1,4 +1,4 @@
-"""Runs of the trainers' scripts for benchmarks/faults.py: started, waited for, and what is left of them."""
+"""Runs of the trainers' scripts for the table of faults: started, waited for, and what is left of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,10 +21,13 @@ from typing import Any
 import torch
 from uda.scenes.write import write_scenes
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 90.0  # seconds after which a process counts as hung
 RECIPE = ["--crop", "48", "96", "--mrm-grid", "6", "12", "--batch-size", "2", "--threshold", "0.1", "--warmup", "0"]
 RECIPE += ["--device", "cpu", "--log-every", "1"]
+
+
+Provoke = Callable[["Place"], "Outcome"]
 
 
 @dataclass
@@ -44,7 +48,20 @@ class Outcome:
 class Fault:
     group: str
     what: str
-    provoke: Callable[[Place], Outcome]
+    provoke: Provoke
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(group: str, what: str) -> Callable[[Provoke], Provoke]:
+    """Adds a function to the table under this description."""
+
+    def add(provoke: Provoke) -> Provoke:
+        FAULTS.append(Fault(group, what, provoke))
+        return provoke
+
+    return add
 
 
 class Started:
@@ -239,3 +256,8 @@ class Place:
     def close(self) -> None:
         if self.disk.exists():
             subprocess.run(["umount", "-l", str(self.disk)], check=False)
+
+
+def earlier(place: Path) -> Path:
+    """A copy of a short run that has ended."""
+    return shutil.copytree(place / "ended", place / "resumed", dirs_exist_ok=False)
