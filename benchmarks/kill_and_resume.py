@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -168,11 +169,15 @@ def trials(place: Path, base: Settings, count: int, world: int, jobs: int) -> li
     for job in range(jobs):
         pids.append(os.fork())
         if pids[-1] == 0:
-            for number in range(job, count, jobs):
-                one = trial(place, base, number, 2 * (number % 2), world)
-                (place / f"of{world}-{number}.json").write_text(json.dumps(one))
-                print(f"{number + 1} of {count}: {one}", flush=True)
-            os._exit(0)
+            try:
+                for number in range(job, count, jobs):
+                    one = trial(place, base, number, 2 * (number % 2), world)
+                    (place / f"of{world}-{number}.json").write_text(json.dumps(one))
+                    print(f"{number + 1} of {count}: {one}", flush=True)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(0)
     for pid in pids:
         os.waitpid(pid, 0)
     return [json.loads((place / f"of{world}-{number}.json").read_text()) for number in range(count)]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from runs import Outcome, Place, earlier, fault
+from place import Place, earlier
+from runs import Outcome, fault
 
 
 class Code:

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from runs import Outcome, Place, earlier, fault
+from place import Place, earlier
+from runs import Outcome, fault
 
 # data
 

@@ -26,7 +26,8 @@ sys.path[:0] = [str(ROOT / "examples"), str(ROOT), str(Path(__file__).parent)]
 import before  # noqa: F401 (its faults come first in the table)
 import during  # noqa: F401
 import torch
-from runs import FAULTS, Fault, Place
+from place import Place
+from runs import FAULTS, Fault
 
 SLOW = 15.0  # seconds that a process may take to be gone
 
