@@ -1,7 +1,7 @@
 """What a run says and leaves when something goes wrong: provokes each fault and makes a table.
 
-    python benchmarks/faults.py                  # as root, for disks of their own; about ten minutes on 2 cores
-    python benchmarks/faults.py --only disks     # one group, or a part of a description; prints alone
+    python benchmarks/faults/table.py                  # as root, for disks of their own; about ten minutes on 2 cores
+    python benchmarks/faults/table.py --only disks     # one group, or a part of a description; prints alone
 
 Each fault happens to a run of MIC with MRM on a handful of tiny embedded scenes, in processes of its own. Writes
 benchmarks/results/faults.json and faults.md.
@@ -20,12 +20,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "examples"), str(ROOT), str(ROOT / "benchmarks")]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "examples"), str(ROOT), str(Path(__file__).parent)]
 
+import before  # noqa: F401 (its faults come first in the table)
+import during  # noqa: F401
 import torch
-from fault_cases import FAULTS
-from fault_runs import Fault, Place
+from place import Place
+from runs import FAULTS, Fault
 
 SLOW = 15.0  # seconds that a process may take to be gone
 
@@ -79,7 +81,7 @@ def main() -> None:
     args = parser.parse_args()
     describe = ["git", "describe", "--always", "--dirty"]
     results: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/faults.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/faults/table.py", *sys.argv[1:]]),
         "commit": subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip(),
         "torch": torch.__version__,
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
