@@ -17,6 +17,7 @@ from ..runtime.interrupts import Interrupts
 from ..runtime.meter import Meter, in_short
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
+from .dry_run import dry_run
 from .indicators import GradientShare, agreement, in_words
 from .report import report, show_panel
 from .run import Run, StepFunction, batches_of, one_step
@@ -24,7 +25,9 @@ from .watch import Watch
 
 
 def train(settings: Settings, make_student: Callable[..., nn.Module], step_function: StepFunction) -> Run:
-    """Runs a method to its end, or to an interruption that it can be resumed from."""
+    """Runs a method to its end, or to an interruption that it can be resumed from; with --dry-run only tries it."""
+    if settings.dry_run:
+        return dry_run(settings, make_student, step_function)
     with Interrupts() as stop:
         run = Run(settings, make_student)
         with telling_how_to_go_on(run, stop):
