@@ -4,13 +4,13 @@ May import settings.
 """
 
 from .backbones import Encoder
-from .build import build_network, network_of
+from .build import build_encoder, build_network, is_vit, network_of
 from .daformer import DAFormerHead
-from .deeplabv2 import DeepLabV2Head
-from .deeplabv3plus import DeepLabV3PlusHead
+from .deeplab import DeepLabV2Head, DeepLabV3PlusHead
 from .hrda import HRDA, HRDADecoder, HRDAFeatures, HRDALogits
 from .segmentor import Levels, Segmentor
 from .sliding import Box, sliding_boxes, sliding_predict
+from .vit import LightHead, ViTEncoder
 
 __all__ = [
     "HRDA",
@@ -23,8 +23,12 @@ __all__ = [
     "HRDAFeatures",
     "HRDALogits",
     "Levels",
+    "LightHead",
     "Segmentor",
+    "ViTEncoder",
+    "build_encoder",
     "build_network",
+    "is_vit",
     "network_of",
     "sliding_boxes",
     "sliding_predict",

@@ -5,13 +5,17 @@ from __future__ import annotations
 from torch import nn
 
 from ..settings import DECODERS, Settings
-from .backbones import Encoder
+from .backbones import Encoder, TimmPyramid
 from .daformer import DAFormerHead
-from .deeplabv2 import DeepLabV2Head
-from .deeplabv3plus import DeepLabV3PlusHead
+from .deeplab import DeepLabV2Head, DeepLabV3PlusHead
 from .hrda import HRDA, HRDADecoder
 from .segmentor import Segmentor
-from .small import SmallDecoder, SmallEncoder
+from .small import SmallDecoder, SmallEncoder, SmallViT
+from .vit import LightHead, ViTEncoder, timm_vit
+
+# how the names of timm's encoders begin that are open to the trainers
+_VITS = ("vit_", "eva02_", "deit3_", "beitv2_")
+_PYRAMIDS = ("convnext",)
 
 
 def build_network(
@@ -31,12 +35,14 @@ def build_network(
     """Build a network at one resolution or, with `hrda`, at two.
 
     Args:
-        encoder: a name of segmentation_models_pytorch, such as "mit_b5" or "resnet101", or "small".
-        decoder: "daformer" (on encoders at stride 32), "deeplabv2" or "deeplabv3plus" (at stride 8), or "small", which
-            goes with the small encoder and only with it.
+        encoder: a name of segmentation_models_pytorch, such as "mit_b5" or "resnet101", of timm, such as
+            "vit_base_patch14_dinov2.lvd142m" or "convnext_base.dinov3_lvd1689m", "small", or "small_vit".
+        decoder: "daformer" (on encoders at stride 32), "deeplabv2" or "deeplabv3plus" (at stride 8), "light" (the last
+            level alone), or "small", which goes with the small encoder and only with it. Vision transformers go with
+            "light", and with "daformer" on four of their blocks.
         num_classes: K.
         hrda: whether to look at a context and a detail resolution.
-        encoder_weights: "imagenet", a file, or None for random weights.
+        encoder_weights: "imagenet" or "hub", a file, or None for random weights.
         embed_dim: width of DAFormer's decoder.
         attention_dim: width of HRDA's scale attention; `embed_dim` where None.
         dropout: channel dropout of DAFormer's decoder.
@@ -48,15 +54,18 @@ def build_network(
         raise ValueError(f"decoder: expected one of {DECODERS}, got {decoder!r}")
     if (encoder == "small") != (decoder == "small"):
         raise ValueError(f'decoder: expected "small" with the encoder "small" alone, got {decoder!r} with {encoder!r}')
-    body: SmallEncoder | Encoder
-    if encoder == "small":
-        body = SmallEncoder()
-    else:
-        body = Encoder(encoder, encoder_weights, output_stride=32 if decoder == "daformer" else 8, drop_path=drop_path)
+    vit = is_vit(encoder)
+    if vit and decoder not in ("light", "daformer"):
+        raise ValueError(f"decoder: expected light or daformer with the vision transformer {encoder}, got {decoder}")
+    if vit and hrda:
+        raise ValueError(f"hrda: expected one resolution with the vision transformer {encoder}; give --no-hrda")
+    body = build_encoder(encoder, decoder, encoder_weights, drop_path)
 
     def head(width: int, fusion: str) -> nn.Module:
         if decoder == "small":
             return SmallDecoder(num_classes)
+        if decoder == "light":
+            return LightHead(body.out_channels, num_classes)
         if decoder == "deeplabv2":
             return DeepLabV2Head(body.out_channels, num_classes)
         if decoder == "deeplabv3plus":
@@ -68,6 +77,27 @@ def build_network(
     stride = 8 if decoder == "deeplabv2" else 4
     both = HRDADecoder(head(embed_dim, "aspp"), head(attention_dim or embed_dim, "conv"), stride)
     return HRDA(body, both, detail_crop, detail_weight=detail_weight)
+
+
+def is_vit(encoder: str) -> bool:
+    """Whether an encoder's name is that of a vision transformer without a pyramid."""
+    return encoder == "small_vit" or encoder.startswith(_VITS)
+
+
+def build_encoder(
+    name: str, decoder: str = "daformer", weights: str | None = None, drop_path: float | None = None
+) -> SmallEncoder | Encoder | TimmPyramid | ViTEncoder:
+    """An encoder with the levels and the output stride that the decoder works on; see `build_network`."""
+    if name == "small":
+        return SmallEncoder()
+    levels = 4 if decoder == "daformer" else 1
+    if name == "small_vit":
+        return ViTEncoder(SmallViT(), SmallViT.patch_size, levels)
+    if is_vit(name):
+        return timm_vit(name, weights, levels, drop_path or 0.0)
+    output_stride = 8 if decoder.startswith("deeplab") else 32
+    pyramid = TimmPyramid if name.startswith(_PYRAMIDS) else Encoder
+    return pyramid(name, weights, output_stride, drop_path)
 
 
 def network_of(settings: Settings, num_classes: int) -> Segmentor:

@@ -1,4 +1,4 @@
-"""The strong colour augmentation of batches (DACS, section 3.3)."""
+"""Colour augmentation of batches: the strong one of DACS (section 3.3), and the weak one of VFM-UDA."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..data.transforms import denormalise, normalise
 from ..runtime.rng import uniform
 
 GREY = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+WEAK = (32 / 255, 0.5, 0.5, 18 / 360)  # VFM-UDA's brightness, contrast, saturation, hue
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
@@ -26,19 +27,31 @@ def strong_augment(images: Tensor, generators: list[torch.Generator], jitter: fl
     out = []
     for image, gen in zip(denormalise(images), generators):
         if uniform(gen) < 0.8:
-            image = colour_jitter(image, jitter, gen)
+            image = colour_jitter(image, (jitter,) * 4, gen)
         if uniform(gen) < 0.5:
             image = gaussian_blur(image, uniform(gen, 0.15, 1.15))
         out.append(image)
     return normalise(torch.stack(out))
 
 
-def colour_jitter(image: Tensor, strength: float, gen: torch.Generator) -> Tensor:
+def weak_augment(images: Tensor, generators: list[torch.Generator]) -> Tensor:
+    """Colour jitter with probability 0.9 per image (VFM-UDA).
+
+    Args:
+        images: (B, 3, H, W), normalised.
+        generators: one CPU generator per image.
+    """
+    pairs = zip(denormalise(images), generators)
+    return normalise(torch.stack([colour_jitter(x, WEAK, gen) if uniform(gen) < 0.9 else x for x, gen in pairs]))
+
+
+def colour_jitter(image: Tensor, strengths: tuple[float, ...], gen: torch.Generator) -> Tensor:
     """Brightness, contrast and saturation times U(1 - s, 1 + s), hue turned by U(-s, s) of a circle, in random order.
 
-    image: (3, H, W) in [0, 1].
+    image: (3, H, W) in [0, 1]; strengths: s of brightness, contrast, saturation and hue.
     """
     for which in torch.randperm(4, generator=gen).tolist():
+        strength = strengths[which]
         if which == 3:
             image = turn_hue(image, uniform(gen, -strength, strength))
             continue

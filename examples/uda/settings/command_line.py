@@ -20,7 +20,7 @@ def parse(description: str | None, methods: tuple[str, ...] = METHODS, mrm_on: t
     first.add_argument("--hrda", action=argparse.BooleanOptionalAction)
     known, _ = first.parse_known_args()
     # a trainer's source-only is the lower bound of its own first method
-    recipe = methods[0] if known.method == "source-only" and methods[0] == "dacs" else known.method
+    recipe = methods[0] if known.method == "source-only" and methods[0] in ("dacs", "vfm") else known.method
     defaults = {"method": methods[0]} | preset_values(known.preset, recipe, known.hrda, known.source)
     parser = make_parser(description, defaults, {"method": methods, "mrm_on": mrm_on})
     settings = Settings(**as_tuples(vars(parser.parse_args())))
@@ -45,7 +45,7 @@ def contradiction(settings: Settings, methods: tuple[str, ...], mrm_on: tuple[st
         return "--mrm-on masked: only MIC has masked images; give --method mic"
     if settings.mrm_freeze_norm and settings.mrm_on in ("mixed", "masked"):
         return f"--mrm-freeze-norm: with --mrm-on {settings.mrm_on} MRM has no pass of its own"
-    if settings.fd_weight > 0 and settings.method in ("dacs", "source-only"):
+    if settings.fd_weight > 0 and settings.method in ("dacs", "vfm", "source-only"):
         return f"--fd-weight: {settings.method} has no feature distance; give --method daformer, hrda or mic"
     for name in ("batch_size", "iterations", "eval_every", "save_every", "log_every"):
         if getattr(settings, name) < 1:

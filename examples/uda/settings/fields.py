@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DECODERS = ("daformer", "deeplabv2", "deeplabv3plus", "small")
-METHODS = ("dacs", "daformer", "hrda", "mic", "source-only")
+DECODERS = ("daformer", "deeplabv2", "deeplabv3plus", "light", "small")
+METHODS = ("dacs", "daformer", "hrda", "mic", "vfm", "source-only")
 MRM_ON = ("target", "source", "both", "mixed", "masked")
 
 
@@ -25,12 +25,16 @@ class Settings:
     # what is trained
     method: str = setting("mic", "self-training method", METHODS)
     preset: str = setting("small", "where the other defaults come from", ("small", "paper"))
-    encoder: str = setting("small", "encoder: small, or a name of segmentation_models_pytorch (mit_b5, resnet101)")
+    encoder: str = setting(
+        "small",
+        "encoder: small, small_vit, a name of segmentation_models_pytorch (mit_b5, resnet101), or of a timm ViT, "
+        "EVA-02 or ConvNeXt (vit_base_patch14_dinov2.lvd142m)",
+    )
     decoder: str = setting("small", "decoder", DECODERS)
     hrda: bool = setting(False, "HRDA's two resolutions, with any encoder and decoder")
     detail_crop: int = setting(96, "side in pixels of HRDA's detail crops")
     detail_weight: float = setting(0.1, "share of the detail crop's own cross-entropy in HRDA's loss")
-    encoder_weights: str = setting("", "imagenet, a file of encoder weights, or empty for random ones")
+    encoder_weights: str = setting("", "imagenet or hub (fetched), a file of encoder weights, or empty for random ones")
     init: str = setting("", "released checkpoint of DAFormer, HRDA or MIC to start from (MiT encoders)")
     seed: int = setting(0, "of everything that is drawn")
 
@@ -44,6 +48,7 @@ class Settings:
     target_size: tuple[int, int] | None = setting(
         None, "target images are resized to this before cropping", names="ROWS COLS"
     )
+    scale_jitter: float = setting(0.0, "images are resized besides by 1 - this to 1 + this, at random (0.1 in VFM-UDA)")
     crop: tuple[int, int] = setting((96, 192), "size of training crops", names="ROWS COLS")
     batch_size: int = setting(4, "images of each domain per step and process")
     workers: int = setting(0, "processes that load data beside the training process")
@@ -67,6 +72,9 @@ class Settings:
         0.9, "rates, the Rebuilder's too (our choice), fall with (1 - step / iterations) to this power"
     )
     warmup: int = setting(50, "steps of linear warm-up, in either phase")
+    warmup_apart: bool = setting(
+        False, "the warm-up goes up to the whole rate, whence it falls to that of the schedule at once (VFM-UDA)"
+    )
 
     # self-training
     alpha: float = setting(0.99, "the teacher's EMA decay")
@@ -83,7 +91,7 @@ class Settings:
         "needs encoder weights",
     )
     mic_weight: float = setting(1.0, "weight of the masked consistency loss")
-    mic_mask_ratio: float = setting(0.3, "share of the image that is removed (0.7 in MIC)")
+    mic_mask_ratio: float = setting(0.3, "share of the image, or of a ViT's patches, that is removed (0.7 in MIC)")
     mic_block_size: int = setting(12, "side in pixels of the blocks that are removed (64 in MIC)")
 
     # masked representation modeling

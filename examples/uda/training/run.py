@@ -40,10 +40,11 @@ from .domains import open_data
 from .models import Models
 from .optimizers import optimizers_of
 from .report import report
-from .schedules import poly, warmup_factor
+from .schedules import poly, warmup_apart, warmup_factor
 
 # (step of the method, negative while pretraining; batch; models; settings; random choices) -> losses, after backward
 StepFunction = Callable[[int, Batch, Models, Settings, Draws], dict[str, Tensor]]
+AfterStep = Callable[[int, Models, Settings], None]
 
 
 def rate_factor(step: int, settings: Settings) -> float:
@@ -51,6 +52,8 @@ def rate_factor(step: int, settings: Settings) -> float:
     if step < settings.pretrain_iterations:
         return settings.pretrain_lr / settings.lr * warmup_factor(step, settings.warmup)
     step -= settings.pretrain_iterations
+    if settings.warmup_apart:
+        return warmup_apart(step, settings.iterations, settings.warmup, settings.schedule_power)
     return poly(step, settings.iterations, settings.schedule_power) * warmup_factor(step, settings.warmup)
 
 
@@ -164,8 +167,17 @@ def run_folder(settings: Settings) -> Path:
     return folder
 
 
-def train(settings: Settings, make_student: Callable[..., nn.Module], step_function: StepFunction) -> Run:
-    """Runs a method to its end, or to an interruption that it can be resumed from."""
+def train(
+    settings: Settings,
+    make_student: Callable[..., nn.Module],
+    step_function: StepFunction,
+    after_step: AfterStep | None = None,
+) -> Run:
+    """Runs a method to its end, or to an interruption that it can be resumed from.
+
+    Args:
+        after_step: what a method does once the weights of a step are there.
+    """
     run = Run(settings, make_student)
     stop = catch_interrupts()
     rank, _ = rank_and_world()
@@ -173,7 +185,7 @@ def train(settings: Settings, make_student: Callable[..., nn.Module], step_funct
     bar = tqdm(total=run.total, initial=run.step, desc=run.folder.name, disable=rank > 0, dynamic_ncols=True)
     started, first_step = time.perf_counter(), run.step
     for batch in batches(data, run.step, run.total, settings.workers):
-        losses = one_step(run, batch.to(run.device), step_function)
+        losses = one_step(run, batch.to(run.device), step_function, after_step)
         run.step += 1
         bar.update()
         if run.step % settings.log_every == 0:
@@ -218,10 +230,13 @@ def batches_of(run: Run) -> Batches:
         margins_of_image=settings.margins_of_image,
         rare=rare,
         min_crop_ratio=settings.rare_min_crop_ratio,
+        scale_jitter=settings.scale_jitter,
     )
 
 
-def one_step(run: Run, batch: Batch, step_function: StepFunction) -> dict[str, Tensor]:
+def one_step(
+    run: Run, batch: Batch, step_function: StepFunction, after_step: AfterStep | None = None
+) -> dict[str, Tensor]:
     """Learning rates, the method's losses with their backward passes, the update."""
     settings, models = run.settings, run.models
     torch.manual_seed(seed_of(settings.seed, "step", run.step, rank_and_world()[0]))  # dropout
@@ -234,6 +249,8 @@ def one_step(run: Run, batch: Batch, step_function: StepFunction) -> dict[str, T
     average_gradients(models.student)
     for optimizer in run.optimizers:
         optimizer.step()
+    if after_step is not None:
+        after_step(step, models, settings)
     if step == -1:  # self-training starts from the pretrained network
         models.teacher.load_state_dict(models.student.network.state_dict())
     return losses
