@@ -84,7 +84,7 @@ class SmallViT(nn.Module):
 
     patch_size = 8
 
-    def __init__(self, embed_dim: int = 96, depth: int = 4, num_heads: int = 4) -> None:
+    def __init__(self, embed_dim: int = 64, depth: int = 4, num_heads: int = 2) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         stem = (conv(3, 32, stride=2), conv(32, 64, stride=2), nn.Conv2d(64, embed_dim, 2, stride=2))
