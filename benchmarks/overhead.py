@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from overhead_report import overhead, plot, table
-from overhead_steps import ADDED, Bench
+from shared.overhead_report import overhead, plot, table
+from shared.overhead_steps import ADDED, Bench
+from shared.provenance import provenance
 from uda.settings import Settings, preset_values
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,17 +139,7 @@ def main() -> None:
         args.preset, args.repeats, args.warmup = "small", 9, 1
         args.name = args.name or f"quick-{args.device}"
 
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    device = (
-        torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else platform.processor() or "CPU"
-    )
-    results = {
-        "machine": f"{device}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "commit": commit.stdout.strip(),
-        "rounds": args.repeats,
-        "rows": [],
-    }
+    results = provenance(args.device) | {"rounds": args.repeats, "rows": []}
     stem = args.out / f"overhead-{args.name or f'{args.preset}-{args.device}'}"
     args.out.mkdir(parents=True, exist_ok=True)
     for method in args.methods:

@@ -1,10 +1,10 @@
 """The networks of the trainers: encoders of a library, decoders written out here.
 
-May import settings.
+May import no other room.
 """
 
 from .backbones import Encoder
-from .build import build_encoder, build_network, is_vit, network_of
+from .build import DECODERS, build_encoder, build_network, is_vit
 from .daformer import DAFormerHead
 from .deeplab import DeepLabV2Head, DeepLabV3PlusHead
 from .hrda import HRDA, HRDADecoder, HRDAFeatures, HRDALogits
@@ -13,6 +13,7 @@ from .sliding import Box, sliding_boxes, sliding_predict
 from .vit import LightHead, ViTEncoder
 
 __all__ = [
+    "DECODERS",
     "HRDA",
     "Box",
     "DAFormerHead",
@@ -29,7 +30,6 @@ __all__ = [
     "build_encoder",
     "build_network",
     "is_vit",
-    "network_of",
     "sliding_boxes",
     "sliding_predict",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..settings import DECODERS, Settings
 from .backbones import Encoder, TimmPyramid
 from .daformer import DAFormerHead
 from .deeplab import DeepLabV2Head, DeepLabV3PlusHead
@@ -13,9 +12,11 @@ from .segmentor import Segmentor
 from .small import SmallDecoder, SmallEncoder, SmallViT
 from .vit import LightHead, ViTEncoder, timm_vit
 
+DECODERS = ("daformer", "deeplabv2", "deeplabv3plus", "light", "small")
+
 # how the names of timm's encoders begin that are open to the trainers
-_VITS = ("vit_", "eva02_", "deit3_", "beitv2_")
-_PYRAMIDS = ("convnext",)
+VITS = ("vit_", "eva02_", "deit3_", "beitv2_")
+PYRAMIDS = ("convnext",)
 
 
 def build_network(
@@ -50,27 +51,12 @@ def build_network(
         detail_crop: edge in pixels of HRDA's detail crop.
         detail_weight: share of the detail crop's own loss.
     """
-    if decoder not in DECODERS:
-        raise ValueError(f"decoder: expected one of {DECODERS}, got {decoder!r}")
-    if (encoder == "small") != (decoder == "small"):
-        raise ValueError(f'decoder: expected "small" with the encoder "small" alone, got {decoder!r} with {encoder!r}')
-    vit = is_vit(encoder)
-    if vit and decoder not in ("light", "daformer"):
-        raise ValueError(f"decoder: expected light or daformer with the vision transformer {encoder}, got {decoder}")
-    if vit and hrda:
+    if hrda and is_vit(encoder):
         raise ValueError(f"hrda: expected one resolution with the vision transformer {encoder}; give --no-hrda")
     body = build_encoder(encoder, decoder, encoder_weights, drop_path)
 
     def head(width: int, fusion: str) -> nn.Module:
-        if decoder == "small":
-            return SmallDecoder(num_classes)
-        if decoder == "light":
-            return LightHead(body.out_channels, num_classes)
-        if decoder == "deeplabv2":
-            return DeepLabV2Head(body.out_channels, num_classes)
-        if decoder == "deeplabv3plus":
-            return DeepLabV3PlusHead(body.out_channels, num_classes)
-        return DAFormerHead(body.out_channels, num_classes, width, fusion, dropout)
+        return build_head(decoder, body.out_channels, num_classes, width, fusion, dropout)
 
     if not hrda:
         return Segmentor(body, head(embed_dim, "aspp"))
@@ -80,34 +66,42 @@ def build_network(
 
 
 def is_vit(encoder: str) -> bool:
-    """Whether an encoder's name is that of a vision transformer without a pyramid."""
-    return encoder == "small_vit" or encoder.startswith(_VITS)
+    """Whether a name is that of a vision transformer, whose levels are all of one size."""
+    return encoder == "small_vit" or encoder.startswith(VITS)
 
 
 def build_encoder(
-    name: str, decoder: str = "daformer", weights: str | None = None, drop_path: float | None = None
+    encoder: str, decoder: str, weights: str | None = None, drop_path: float | None = None
 ) -> SmallEncoder | Encoder | TimmPyramid | ViTEncoder:
-    """An encoder with the levels and the output stride that the decoder works on; see `build_network`."""
-    if name == "small":
+    """Images to levels, fine to coarse; `out_channels` holds their channels, `level_rows` tells their rows."""
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder: expected one of {DECODERS}, got {decoder!r}")
+    if (encoder == "small") != (decoder == "small"):
+        raise ValueError(f'decoder: expected "small" with the encoder "small" alone, got {decoder!r} with {encoder!r}')
+    if encoder == "small":
         return SmallEncoder()
-    levels = 4 if decoder == "daformer" else 1
-    if name == "small_vit":
-        return ViTEncoder(SmallViT(), SmallViT.patch_size, levels)
-    if is_vit(name):
-        return timm_vit(name, weights, levels, drop_path or 0.0)
+    if is_vit(encoder):
+        if decoder not in ("light", "daformer"):
+            raise ValueError(f"decoder: expected light or daformer with {encoder}, got {decoder!r}")
+        levels = 4 if decoder == "daformer" else 1
+        if encoder == "small_vit":
+            return ViTEncoder(SmallViT(), SmallViT.patch_size, levels)
+        return timm_vit(encoder, weights, levels, drop_path or 0.0)
     output_stride = 8 if decoder.startswith("deeplab") else 32
-    pyramid = TimmPyramid if name.startswith(_PYRAMIDS) else Encoder
-    return pyramid(name, weights, output_stride, drop_path)
+    pyramid = TimmPyramid if encoder.startswith(PYRAMIDS) else Encoder
+    return pyramid(encoder, weights, output_stride, drop_path)
 
 
-def network_of(settings: Settings, num_classes: int) -> Segmentor:
-    """The network that a run's settings name."""
-    return build_network(
-        settings.encoder,
-        settings.decoder,
-        num_classes,
-        hrda=settings.hrda,
-        encoder_weights=settings.encoder_weights or None,
-        detail_crop=settings.detail_crop,
-        detail_weight=settings.detail_weight,
-    )
+def build_head(
+    decoder: str, channels: list[int], num_classes: int, width: int, fusion: str, dropout: float
+) -> nn.Module:
+    """Levels of these channels to logits; width, fusion and dropout are those of DAFormer's head."""
+    if decoder == "small":
+        return SmallDecoder(num_classes)
+    if decoder == "light":
+        return LightHead(channels, num_classes)
+    if decoder == "deeplabv2":
+        return DeepLabV2Head(channels, num_classes)
+    if decoder == "deeplabv3plus":
+        return DeepLabV3PlusHead(channels, num_classes)
+    return DAFormerHead(channels, num_classes, width, fusion, dropout)

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
 import train_mic_mrm
+from uda.checkpoints.loading import network_of
 from uda.data.batches import Batch
 from uda.data.layouts import STREETS
-from uda.networks import Encoder, network_of
+from uda.networks import Encoder
 from uda.selftraining.draws import Draws
 from uda.settings import Settings
 from uda.training.models import Models
