@@ -109,7 +109,6 @@ class Batches(Dataset[Batch]):
         image, trusted = pad(image.float() / 255, trusted, self.crop, 0)
         return image, trusted if self.margins_of_image else without_margins(trusted, *self.margins)
 
-
     def _scaled(self, domain: Domain, gen: torch.Generator) -> Domain:
         """The domain with its images at a random scale."""
         if self.scale_jitter == 0:

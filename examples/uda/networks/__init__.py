@@ -4,7 +4,7 @@ May import no other room.
 """
 
 from .backbones import Encoder
-from .build import DECODERS, build_encoder, build_network, is_vit
+from .build import DECODERS, PYRAMIDS, build_encoder, build_network, is_vit
 from .daformer import DAFormerHead
 from .deeplab import DeepLabV2Head, DeepLabV3PlusHead
 from .hrda import HRDA, HRDADecoder, HRDAFeatures, HRDALogits
@@ -15,6 +15,7 @@ from .vit import LightHead, ViTEncoder
 __all__ = [
     "DECODERS",
     "HRDA",
+    "PYRAMIDS",
     "Box",
     "DAFormerHead",
     "DeepLabV2Head",

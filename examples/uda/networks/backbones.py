@@ -34,7 +34,11 @@ class Encoder(nn.Module):
     def __init__(
         self, name: str, weights: str | None = None, output_stride: int = 32, drop_path: float | None = None
     ) -> None:
-        from segmentation_models_pytorch.encoders import get_encoder
+        try:
+            from segmentation_models_pytorch.encoders import get_encoder
+        except ModuleNotFoundError as error:
+            needs = "needs segmentation_models_pytorch: pip install 'mrm-loss[models]'"
+            raise ModuleNotFoundError(f"encoder {name}: {needs} ({error})") from error
 
         super().__init__()
         if output_stride != 32 and name.startswith("mit_"):
@@ -164,7 +168,10 @@ def make_body(name: str, weights: str | None, **options: Any) -> tuple[Any, dict
         FileNotFoundError: no such file.
         RuntimeError: the weights could not be fetched; the message says from where to do it by hand.
     """
-    import timm
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"encoder {name}: needs timm: pip install 'mrm-loss[models]' ({error})") from error
 
     if not timm.is_model(name.partition(".")[0]):
         raise ValueError(f"name: expected an encoder of timm or segmentation_models_pytorch, got {name!r}")

@@ -77,7 +77,7 @@ def build_encoder(
     if decoder not in DECODERS:
         raise ValueError(f"decoder: expected one of {DECODERS}, got {decoder!r}")
     if (encoder == "small") != (decoder == "small"):
-        raise ValueError(f'decoder: expected "small" with the encoder "small" alone, got {decoder!r} with {encoder!r}')
+        raise ValueError(f'expected "small" for both encoder and decoder or for neither, got {encoder!r}, {decoder!r}')
     if encoder == "small":
         return SmallEncoder()
     if is_vit(encoder):

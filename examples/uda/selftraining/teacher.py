@@ -30,9 +30,7 @@ def ema_alpha(step: int, alpha: float) -> float:
 
 
 @torch.no_grad()
-def update_teacher(
-    teacher: nn.Module, student: nn.Module, step: int, alpha: float, *, buffers: bool = False
-) -> None:
+def update_teacher(teacher: nn.Module, student: nn.Module, step: int, alpha: float, *, buffers: bool = False) -> None:
     """teacher = a * teacher + (1 - a) * student for every parameter, in place, with a = ema_alpha(step, alpha).
 
     Buffers are left alone by default: the teacher's BatchNorm statistics come from its own passes over target images.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from ..data.domain import Domain, check_classes, open_domain
@@ -14,8 +13,6 @@ from ..settings import Settings
 def open_data(settings: Settings) -> tuple[Domain, Domain, Domain | None]:
     """Source and target training samples and target validation samples, None where the target has no labels."""
     source, target = settings.source, settings.target
-    if bool(source) != bool(target):
-        sys.exit("give both --source and --target, or neither for the embedded scenes")
     if not source:
         from_first(lambda: write_scenes(Path(settings.scenes)))
         source, target = f"gta5:{settings.scenes}/gta5", f"cityscapes:{settings.scenes}/cityscapes"

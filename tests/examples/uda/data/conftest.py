@@ -2,15 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from image_files import write
-from PIL import Image
-from uda.data.batches import zero_margins, Batches
-from uda.data.domain import fitted, open_domain
-from uda.data.labels import CITYSCAPES, CITYSCAPES_IDS, IGNORE
-from uda.data.rare_class import RareClassSampler
-from uda.data.transforms import normalise
-from uda.runtime.rng import generator, uniform
 
 
 @pytest.fixture

@@ -5,12 +5,9 @@ import pytest
 import torch
 from image_files import write
 from PIL import Image
-from uda.data.batches import zero_margins, Batches
+from uda.data.batches import Batches
 from uda.data.domain import fitted, open_domain
 from uda.data.labels import CITYSCAPES, CITYSCAPES_IDS, IGNORE
-from uda.data.rare_class import RareClassSampler
-from uda.data.transforms import normalise
-from uda.runtime.rng import generator, uniform
 
 
 def test_raw_ids_become_train_ids_pixel_by_pixel(gta5):
