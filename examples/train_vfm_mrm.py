@@ -1,4 +1,4 @@
-"""VFM-UDA (Englert et al., CVPR workshops 2024): self-training of foundation models, with Masked Representation Modeling.
+"""VFM-UDA (Englert et al., CVPR workshops 2024), self-training of foundation models, with MRM.
 
 python examples/train_vfm_mrm.py                                         # embedded street scenes, a laptop's CPU
 python examples/train_vfm_mrm.py --mrm-weight 0                          # the exact baseline

@@ -1,7 +1,7 @@
 """Encoders: thin wrappers around those of segmentation_models_pytorch and timm, with weights by name or from a file.
 
-segmentation_models_pytorch's MiT encoders have the keys and shapes of SegFormer's and stochastic depth 0.1 growing linearly with
-depth. Mind that SegFormer's weights may be used for research only; the ResNets' may be used by anyone.
+segmentation_models_pytorch's MiT encoders have the keys and shapes of SegFormer's and stochastic depth 0.1 growing
+linearly with depth. Mind that SegFormer's weights may be used for research only; the ResNets' may be used by anyone.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def build_network(
     body = build_encoder(encoder, decoder, encoder_weights, drop_path)
 
     def head(width: int, fusion: str) -> nn.Module:
-        return build_head(decoder, list(body.out_channels), num_classes, width, fusion, dropout)
+        return build_head(decoder, body.out_channels, num_classes, width, fusion, dropout)
 
     if not hrda:
         return Segmentor(body, head(embed_dim, "aspp"))

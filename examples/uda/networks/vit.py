@@ -37,14 +37,14 @@ class ViTEncoder(nn.Module):
     one.
     """
 
-    def __init__(self, body: nn.Module, patch_size: int, levels: int = 1, scale: float = 1.1) -> None:
+    def __init__(self, body: Any, patch_size: int, levels: int = 1, scale: float = 1.1) -> None:
         super().__init__()
-        self.body: Any = body
+        self.body = body
         self.patch_size, self.scale = patch_size, scale
-        self.mask_token = nn.Parameter(torch.zeros(1, self.body.embed_dim))
-        depth = len(self.body.blocks)
+        width, depth = body.embed_dim, len(body.blocks)
+        self.mask_token = nn.Parameter(torch.zeros(1, width))
         self.blocks = [depth * (level + 1) // levels - 1 for level in range(levels)]
-        self.out_channels = [self.body.embed_dim] * levels
+        self.out_channels: list[int] = [width] * levels
 
     def grid(self, size: Sequence[int]) -> tuple[int, int]:
         """Rows and columns of patches that images of this (H, W) are cut into."""

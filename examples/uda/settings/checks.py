@@ -128,8 +128,8 @@ def known_encoder(name: str) -> bool:
 def wrong_network(cfg: Any) -> str:
     """What is wrong with encoder, decoder and HRDA's crops, in words; empty where nothing is."""
     if not known_encoder(cfg.encoder):
-        names = "a name of segmentation_models_pytorch such as mit_b5, or of timm such as vit_base_patch14_dinov2"
-        return f"--encoder: expected small, small_vit, {names}, got {cfg.encoder!r}"
+        names = "a name of segmentation_models_pytorch such as mit_b5 or of timm such as vit_base_patch14_dinov2"
+        return f"--encoder: expected small, or {names}, got {cfg.encoder!r}"
     if is_vit(cfg.encoder) and cfg.decoder not in ("light", "daformer"):
         return f"--decoder: expected light or daformer with --encoder {cfg.encoder}, got {cfg.decoder!r}"
     if is_vit(cfg.encoder) and cfg.hrda:

@@ -113,7 +113,7 @@ class Settings:
     )
     mic_weight: float = setting(1.0, "weight of the masked consistency loss", low=0)
     mic_mask_ratio: float = setting(
-        0.3, "share of the image, or of a ViT's patches, that is removed (0.7 in MIC)", low=0, high=1
+        0.3, "share of the image, or of a ViT's patches, that is removed (0.7 in MIC and VFM-UDA)", low=0, high=1
     )
     mic_block_size: int = setting(12, "side in pixels of the blocks that are removed (64 in MIC)", low=1)
 

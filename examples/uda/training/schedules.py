@@ -25,9 +25,9 @@ def warmup_factor(step: int, warmup: int = 1500, ratio: float = 1e-6) -> float:
 
 
 def warmup_apart(step: int, total: int, warmup: int = 1500, power: float = 1.0, start: float = 1e-3) -> float:
-    """VFM-UDA's: linear growth from `start` at step 0 to 1 at step `warmup` - 1, thereafter `poly`, which has begun too.
+    """VFM-UDA's: linear growth from `start` at step 0 to 1 at step `warmup` - 1, thereafter `poly`.
 
-    So the rate drops from 1 to (1 - warmup / total) ** power after the warm-up.
+    As that counts from step 0 too, the rate drops from 1 to (1 - warmup / total) ** power after the warm-up.
     """
     if step >= warmup:
         return poly(step, total, power)
