@@ -139,9 +139,11 @@ class TimmPyramid(nn.Module):
         self, name: str, weights: str | None = None, output_stride: int = 32, drop_path: float | None = None
     ) -> None:
         super().__init__()
-        self.body, _ = make_body(
-            name, weights, features_only=True, output_stride=output_stride, drop_path_rate=drop_path or 0.0
-        )
+        whole, _ = make_body(name, weights, output_stride=output_stride, drop_path_rate=drop_path or 0.0)
+        # not by features_only, which would take any file's weights, or none, without a word
+        from timm.models import FeatureListNet
+
+        self.body = FeatureListNet(whole, out_indices=tuple(range(_LEVELS)), flatten_sequential=True)
         self.out_channels: list[int] = self.body.feature_info.channels()
         self.strides: list[int] = self.body.feature_info.reduction()
 
