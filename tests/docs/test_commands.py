@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import runpy
+import subprocess
 import sys
 import warnings
 
@@ -12,9 +15,10 @@ from pages import PAGES, ROOT, Block, blocks, commands
 
 pytest.importorskip("PIL", reason="the scripts need the examples extra")
 
-COMMANDS = [block for page in PAGES for block in blocks(page) if block.language in ("", "bash")]
+COMMANDS = [block for page in PAGES for block in blocks(page) if block.language == ""]
+SCRIPTS = [block for page in PAGES for block in blocks(page) if block.language == "bash"]
 RUN_ELSEWHERE = ("pip install mrm-loss", "python3 -m venv .venv")  # the latter by .ci/run, to the letter
-TOOLS = ("git", "pip", "cd", "ruff", "mypy", "pytest", "scontrol", "export", "source", "tensorboard", "jupyter")
+TOOLS = ("git", "pip", "cd", "ruff", "mypy", "bash", "tensorboard", "jupyter")
 
 
 class Accepted(Exception):
@@ -35,7 +39,7 @@ def placeholders(tmp_path, monkeypatch):
 
 
 def script_of(words: list[str]) -> list[str]:
-    """The script and its arguments, without environment variables, srun, torchrun and python; [] where there is none."""
+    """The script and its arguments, without environment variables, torchrun and python; [] where there is none."""
     for i, word in enumerate(words):
         if word.endswith(".py") and "=" not in word:
             return words[i:]
@@ -76,10 +80,24 @@ def test_commands_are_accepted(block: Block, placeholders, monkeypatch):
             accept(script, patched)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
-    import re
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("block", SCRIPTS, ids=lambda block: block.name)
+def test_scripts_start_what_is_accepted(block: Block, resumed, placeholders, tmp_path, monkeypatch):
+    """Runs a shell script with a torchrun that only notes its arguments."""
+    run = tmp_path / "runs" / "mic+mrm-seed0"
+    if resumed:
+        (run / "checkpoint.pt").touch()
+    (tmp_path / "torchrun").write_text('#!/bin/sh\nprintf "%s\\n" "$@" > noted\n')
+    (tmp_path / "torchrun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    subprocess.run(["bash", "-euc", block.text], check=True)
+    words = script_of((tmp_path / "noted").read_text().splitlines())
+    assert ("--resume" in words) == resumed
+    accept(words, monkeypatch)
 
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         if not target.startswith("http"):

@@ -51,8 +51,6 @@ def build_network(
         detail_crop: edge in pixels of HRDA's detail crop.
         detail_weight: share of the detail crop's own loss.
     """
-    if hrda and is_vit(encoder):
-        raise ValueError(f"hrda: expected one resolution with the vision transformer {encoder}; give --no-hrda")
     body = build_encoder(encoder, decoder, encoder_weights, drop_path)
 
     def head(width: int, fusion: str) -> nn.Module:
@@ -60,8 +58,11 @@ def build_network(
 
     if not hrda:
         return Segmentor(body, head(embed_dim, "aspp"))
-    stride = 8 if decoder == "deeplabv2" else 4
-    both = HRDADecoder(head(embed_dim, "aspp"), head(attention_dim or embed_dim, "conv"), stride)
+    if isinstance(body, ViTEncoder):
+        raise ValueError(f"hrda: expected one resolution with the vision transformer {encoder}; give --no-hrda")
+    main, attention = head(embed_dim, "aspp"), head(attention_dim or embed_dim, "conv")
+    stride = body.strides[getattr(main, "logits_level", 0)]
+    both = HRDADecoder(main, attention, stride)
     return HRDA(body, both, detail_crop, detail_weight=detail_weight)
 
 
@@ -95,7 +96,7 @@ def build_encoder(
 def build_head(
     decoder: str, channels: list[int], num_classes: int, width: int, fusion: str, dropout: float
 ) -> nn.Module:
-    """Levels of these channels to logits; width, fusion and dropout are those of DAFormer's head."""
+    """Levels of these channels to logits of the first level's size, or that of the head's `logits_level`; width, fusion and dropout are those of DAFormer's head."""
     if decoder == "small":
         return SmallDecoder(num_classes)
     if decoder == "light":

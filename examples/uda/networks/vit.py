@@ -141,6 +141,8 @@ class LightHead(nn.Module):
         num_classes: K.
     """
 
+    logits_level = -3  # of a pyramid has the logits' size, four times the last's
+
     def __init__(self, in_channels: Sequence[int], num_classes: int) -> None:
         super().__init__()
         self.used_channels: list[int | None] = [*[None] * (len(in_channels) - 1), in_channels[-1]]

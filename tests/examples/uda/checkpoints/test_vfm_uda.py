@@ -63,11 +63,11 @@ def test_what_does_not_fit(network):
     state = released(network)
     del state["network.upscale.5.weight"]
     state["network.extra.weight"] = torch.zeros(1)
-    with pytest.raises(ValueError, match="decoder.upscale.5.weight is missing; extra.weight has no place"):
+    with pytest.raises(ValueError, match=r"decoder\.upscale\.5\.weight is missing; extra.weight has no place"):
         load_vfm(build_network("vit_small_patch14_dinov2", "light", 19), state)
-    with pytest.raises(ValueError, match="keys that start with 'network_ema.' for the teacher, found none"):
+    with pytest.raises(ValueError, match=r"keys that start with 'network_ema\.' for the teacher, found none"):
         from_vfm({"network.out.weight": torch.zeros(1)}, "teacher")
-    with pytest.raises(ValueError, match="expected a DINOv2 encoder of 12 of width 384, .* got 0 blocks of width 0"):
+    with pytest.raises(ValueError, match=r"expected a DINOv2 encoder of 12 of width 384, .* got 0 blocks of width 0"):
         vfm_settings({"network.out.weight": torch.zeros(1)})
 
 

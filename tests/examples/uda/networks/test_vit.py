@@ -86,7 +86,7 @@ def test_images_are_enlarged_and_cut_to_whole_patches(size, grid):
 )
 def test_hidden_patches_are_not_seen(make):
     """All hidden: the image does not matter. One visible: it does, and only its own patch's content."""
-    encoder = make().eval()
+    encoder = (small_vit() if name == "small_vit" else vit(name)).eval()
     nn.init.normal_(encoder.mask_token)
     a, b = torch.randn(2, 1, 3, 64, 64)
     every = torch.ones(1, *encoder.grid((64, 64)), dtype=torch.bool)
@@ -119,7 +119,7 @@ def test_the_final_norm_of_eva02_is_kept():
 
 
 def test_dinov2_positions():
-    """Resized as DINOv2's code does: as they are at 518 pixels, else bicubic with the scale of a tenth of a patch more."""
+    """As DINOv2's code has them: as they are at 518 pixels, else bicubic, scaled to a tenth of a patch more."""
     body = vit("vit_small_patch14_dinov2").body
     table = body.pos_embed.detach()
     tokens = lambda grid: body._pos_embed(torch.zeros(1, *grid, 48)).detach()  # noqa: E731
@@ -185,13 +185,14 @@ def test_wrong_names_and_weights(monkeypatch):
         build_encoder("vit_small_patch14_dinov2", "deeplabv2")
     with pytest.raises(ValueError, match="hrda: expected one resolution with the vision transformer small_vit"):
         build_network("small_vit", "light", hrda=True)
-    with pytest.raises(FileNotFoundError, match="found no file nowhere.pth"):
+    with pytest.raises(FileNotFoundError, match=r"found no file nowhere\.pth"):
         make_body("vit_small_patch14_dinov2", "nowhere.pth")
 
     def offline(*_, **__):
         raise OSError("no connection")
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(timm, "is_model", lambda name: name == "vit_base")
     with pytest.raises(
         RuntimeError, match=r"no connection\). Download\n.*timm/vit_small_patch14_dinov2.lvd142m/resolve"
     ):
