@@ -115,7 +115,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'encoder weights: expected "imagenet", "hub" or a file, found no file {path}')
+        raise FileNotFoundError(f'encoder weights: expected "hub", "imagenet" or a file, found no file {path}')
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 

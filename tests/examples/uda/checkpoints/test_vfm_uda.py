@@ -32,13 +32,12 @@ def released(network: nn.Module) -> dict[str, Tensor]:
 
 def dinov2_names(depth: int) -> set[str]:
     """Of a state dict of DINOv2's own class and VFM-UDA's head, written down from their code."""
-    block = ["norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"]
-    names = {
-        f"encoder.blocks.{i}.{layer}.{part}" for i in range(depth) for layer in block for part in ("weight", "bias")
-    }
+    layers = ["patch_embed.proj", "norm"]
+    for layer in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"):
+        layers += [f"blocks.{i}.{layer}" for i in range(depth)]
+    names = {f"encoder.{layer}.{part}" for layer in layers for part in ("weight", "bias")}
     names |= {f"encoder.blocks.{i}.ls{n}.gamma" for i in range(depth) for n in (1, 2)}
     names |= {f"encoder.{name}" for name in ("cls_token", "pos_embed", "mask_token")}
-    names |= {f"encoder.{name}.{part}" for name in ("patch_embed.proj", "norm") for part in ("weight", "bias")}
     names |= {f"upscale.{i}.weight" for i in (0, 1, 3, 4, 5, 6)} | {f"upscale.{i}.bias" for i in (1, 4, 6)}
     return names | {"out.weight", "token_masking.mask_token"}
 

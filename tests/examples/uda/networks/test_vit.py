@@ -81,10 +81,8 @@ def test_images_are_enlarged_and_cut_to_whole_patches(size, grid):
     assert [tuple(level.shape) for level in levels] == [(2, 64, *grid)] * 2
 
 
-@pytest.mark.parametrize(
-    "make", [small_vit, lambda: vit("vit_small_patch14_dinov2"), lambda: vit("eva02_small_patch14_224")]
-)
-def test_hidden_patches_are_not_seen(make):
+@pytest.mark.parametrize("name", ["small_vit", "vit_small_patch14_dinov2", "eva02_small_patch14_224"])
+def test_hidden_patches_are_not_seen(name):
     """All hidden: the image does not matter. One visible: it does, and only its own patch's content."""
     encoder = (small_vit() if name == "small_vit" else vit(name)).eval()
     nn.init.normal_(encoder.mask_token)
@@ -177,9 +175,7 @@ def test_weights_from_a_file(tmp_path):
 
 def test_wrong_names_and_weights(monkeypatch):
     timm = pytest.importorskip("timm")
-    with pytest.raises(
-        ValueError, match="name: expected an encoder of timm or segmentation_models_pytorch, got 'vit_x'"
-    ):
+    with pytest.raises(ValueError, match=r"name: expected an encoder of timm or .*, got 'vit_x'"):
         build_encoder("vit_x", "light")
     with pytest.raises(ValueError, match="decoder: expected light or daformer with vit_small_patch14_dinov2"):
         build_encoder("vit_small_patch14_dinov2", "deeplabv2")
@@ -193,7 +189,5 @@ def test_wrong_names_and_weights(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", offline)
     monkeypatch.setattr(timm, "is_model", lambda name: name == "vit_base")
-    with pytest.raises(
-        RuntimeError, match=r"no connection\). Download\n.*timm/vit_small_patch14_dinov2.lvd142m/resolve"
-    ):
-        make_body("vit_small_patch14_dinov2.lvd142m", "hub")
+    with pytest.raises(RuntimeError, match=r"no connection\). Download\n.*timm/vit_base.x/resolve/main/model"):
+        make_body("vit_base.x", "hub")
