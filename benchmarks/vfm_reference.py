@@ -32,6 +32,7 @@ from uda.checkpoints.vfm_uda import from_vfm, load_vfm
 from uda.data.batches import Batch
 from uda.networks import LightHead, Segmentor, ViTEncoder
 from uda.networks.vit import use_dinov2_positions
+from uda.runtime.passes import Passes
 from uda.selftraining.draws import Draws
 from uda.selftraining.teacher import make_teacher
 from uda.settings import Settings, preset_values
@@ -220,7 +221,8 @@ def compare(start: dict[str, Any], records: list[dict[str, Any]]) -> dict[str, f
     settings = Settings(**values)
     network = our_network(start)
     student: Any = train_vfm_mrm.Student(network, None)
-    models: Models = SimpleNamespace(student=student, teacher=make_teacher(network))  # type: ignore[assignment]
+    passes = Passes(torch.device("cpu"))
+    models: Models = SimpleNamespace(student=student, teacher=make_teacher(network), passes=passes)  # type: ignore
     (optimizer,) = optimizers_of(settings, student)
     worst = dict.fromkeys(("losses", "gradients", "weights", "teacher", "rates"), 0.0)
 

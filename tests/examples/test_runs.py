@@ -20,7 +20,8 @@ from uda.checkpoints import evaluation
 from uda.checkpoints.loading import load_networks
 from uda.data.domain import open_domain
 from uda.settings import load_settings
-from uda.training.run import Run, batches_of, one_step, train
+from uda.training.loop import train
+from uda.training.run import Run, batches_of, one_step
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -162,7 +163,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(settings, tmp_path, stop_at):
 
 def test_a_run_never_overwrites_another(settings):
     Path(settings.out).mkdir()
-    with pytest.raises(SystemExit, match="exists; give another --out, or go on with it: --resume"):
+    with pytest.raises(FileExistsError, match="exists; give another --out, or go on with it: --resume"):
         Run(settings, train_dacs_mrm.Student)
 
 
@@ -177,14 +178,15 @@ def test_checkpoints_are_written_whole(settings, monkeypatch):
     run.save()
     run.step = 7
 
-    def fail(state, path):
-        Path(path).write_bytes(b"half")
+    def fail(state, file):
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="disk full"):
         run.save()
     assert torch.load(run.folder / "checkpoint.pt", weights_only=True)["step"] == 0
+    assert not list(run.folder.glob("*.tmp"))
 
 
 @pytest.mark.slow

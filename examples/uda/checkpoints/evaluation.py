@@ -31,10 +31,15 @@ OVERLAID = "_overlay.png"
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """(K, K) int64, rows the labels, columns what was predicted; pixels labelled 255 do not count."""
-    valid = labels != IGNORE
-    pairs = labels[valid].long() * num_classes + predicted[valid].long()
-    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+    """(K, K) int64, rows the labels, columns what was predicted; pixels labelled 255 do not count.
+
+    On the device of both, (H, W) each; nothing is read back from there.
+    """
+    nothing = num_classes**2  # a place for the pixels that do not count: their number would be asked of the device
+    pairs = torch.where(labels == IGNORE, nothing, labels.long() * num_classes + predicted.long()).flatten()
+    counts = torch.zeros(nothing + 1, dtype=torch.int64, device=labels.device)
+    counts.scatter_add_(0, pairs, torch.ones_like(pairs))
+    return counts[:nothing].view(num_classes, num_classes)
 
 
 def class_iou(confusion: Tensor) -> Tensor:
@@ -59,7 +64,7 @@ def mean_iou(confusion: Tensor, classes: Sequence[int] | None = None) -> float:
 def predict_ids(
     network: Segmentor, image: Tensor, size: tuple[int, int], device: torch.device, window: int = 0
 ) -> Tensor:
-    """The best class of every pixel, (h, w) int64 on the CPU.
+    """The best class of every pixel, (h, w) int64, on the device.
 
     Args:
         network: in eval mode.
@@ -67,11 +72,11 @@ def predict_ids(
         size: (h, w) of the result, to which the logits are resized.
         window: side in pixels of windows that slide over the image by half of it; 0 predicts the whole image.
     """
-    x = normalise(image)[None].to(device)
+    x = normalise(image)[None].to(device, non_blocking=True)
     logits = sliding_predict(network.predict, x, window, max(window // 2, 1)) if window else network.predict(x)
     if logits.shape[-2:] != size:
         logits = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
-    return logits[0].argmax(0).cpu()
+    return logits[0].argmax(0)
 
 
 def evaluate(
@@ -95,17 +100,18 @@ def evaluate(
     was_training = network.training
     network.eval()
     rank, world = rank_and_world()
-    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
     for index in tqdm(range(rank, len(domain), world), title, leave=False, disable=rank > 0):
         labels = domain.labels(index, resized=False)
         domain.check_size(index, labels)
         size = (labels.shape[0], labels.shape[1])
         predicted = predict_ids(network, domain.image(index), size, device, window)
-        confusion += confusion_matrix(labels, predicted, num_classes)
+        # counted there: the next image is read while the device still predicts this one
+        confusion += confusion_matrix(labels.to(device, non_blocking=True), predicted, num_classes)
         if on_prediction is not None:
-            on_prediction(index, predicted)
+            on_prediction(index, predicted.cpu())
     network.train(was_training)
-    return sum_over_ranks(confusion.to(device)).cpu()
+    return sum_over_ranks(confusion).cpu()
 
 
 def iou_table(

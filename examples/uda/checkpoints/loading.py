@@ -22,6 +22,7 @@ from torch import Tensor
 from ..data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES
 from ..networks import HRDA, Segmentor, build_network
 from ..settings import Settings, settings_of
+from .files import read_checkpoint
 from .released import load_official, official_settings
 from .vfm_uda import is_vfm, load_vfm, read_weights_only, vfm_settings
 
@@ -71,14 +72,15 @@ def load_networks(path: str | Path, which: Sequence[str] = WHICH) -> Loaded:
         ValueError: a file of another kind, or one that does not fit the network or lacks what was asked for.
     """
     file = Path(path).expanduser()
-    file = file / "checkpoint.pt" if file.is_dir() else file
-    if not file.is_file():
+    if file.is_dir():
+        saved, file = read_checkpoint(file)
+    elif not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; {EXPECTED}")
-    try:
-        saved = read_weights_only(file)
-    except Exception as error:  # pickle, zipfile and torch raise errors of many kinds
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{file}: {EXPECTED}; could not be read as one ({type(error).__name__}: {reason})") from error
+    else:
+        try:
+            saved = read_weights_only(file)
+        except ValueError as error:
+            raise ValueError(f"{file}: {EXPECTED}; {error}") from error
     try:
         if isinstance(saved, dict) and {"settings", *WHICH} <= saved.keys():
             return _of_run(file, saved, which)
@@ -189,6 +191,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--window", type=pixels, metavar="PIXELS", help=window)
     add("--overwrite", action="store_true", help="replace files that exist")
     add("--device", default="auto", help="auto, cpu, cuda, mps")
+    add("--traceback", action="store_true", help="after an error, show where it came from")
 
 
 def pixels(word: str) -> int:

@@ -9,13 +9,15 @@ Neither Lightning nor VFM-UDA's code is needed.
 
 from __future__ import annotations
 
-import pickle
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..runtime.files import read_tensors
 from .released import load_strictly
 
 _MODELS = {"student": "network.", "teacher": "network_ema."}
@@ -47,20 +49,20 @@ class _LeftOut:
         pass
 
 
-def read_weights_only(path: str | Path) -> Any:
-    """What `torch.load` reads, on the CPU; nothing but tensors and plain values is unpickled.
+def read_weights_only(path: Path) -> Any:
+    """What `read_tensors` reads, and files that hold objects of other classes besides, which come back empty.
 
-    Lightning also saves what a model was built with. Objects of other classes among it come back empty.
+    Lightning saves what a model was built with beside its weights.
     """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        serialization: Any = torch.serialization
-        if not hasattr(serialization, "get_unsafe_globals_in_checkpoint"):  # before torch 2.6
-            raise
-        names = serialization.get_unsafe_globals_in_checkpoint(path)
-        with serialization.safe_globals([(_LeftOut, name) for name in names]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+    serialization: Any = torch.serialization
+    names = []
+    if zipfile.is_zipfile(path) and hasattr(serialization, "get_unsafe_globals_in_checkpoint"):  # torch 2.6 on
+        with suppress(Exception):  # said when it is read
+            names = serialization.get_unsafe_globals_in_checkpoint(path)
+    if not names:
+        return read_tensors(path)
+    with serialization.safe_globals([(_LeftOut, name) for name in names]):
+        return read_tensors(path)
 
 
 def is_vfm(state_dict: dict[str, Tensor]) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
+import os
+import threading
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import active_children
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..runtime.interrupts import end_with_parent, ignore_requests
 from ..runtime.rng import generator, uniform
 from .domain import Domain
 from .labels import IGNORE
@@ -29,6 +33,10 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
+
+    def pin_memory(self) -> Batch:
+        """In memory that a GPU copies from while it computes; the loader calls it."""
+        return Batch(*(t.pin_memory() for t in vars(self).values()))
 
 
 class Batches(Dataset[Batch]):
@@ -81,12 +89,26 @@ class Batches(Dataset[Batch]):
             torch.stack(trust).float(),
         )
 
+    def files(self, step: int) -> list[str]:
+        """The image files of the batch of a step, the source's first."""
+        source = [self._pick_source(generator(self.seed, "source", step, i))[0] for i in self.samples]
+        target = [self._pick_target(generator(self.seed, "target", step, i)) for i in self.samples]
+        images = [self.source.samples[k].image for k in source] + [self.target.samples[k].image for k in target]
+        return [str(image) for image in images]
+
+    def _pick_source(self, gen: torch.Generator) -> tuple[int, int]:
+        """Index of a sample, and the class that it was picked for; -1 without rare class sampling."""
+        if self.rare is None:
+            return int(torch.randint(len(self.source), (), generator=gen)), -1
+        wanted, index = self.rare.draw(gen)
+        return index, wanted
+
+    def _pick_target(self, gen: torch.Generator) -> int:
+        return int(torch.randint(len(self.target), (), generator=gen))
+
     def _draw_source(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
         """Image (3, rows, cols) in [0, 1] and its labels (rows, cols)."""
-        if self.rare is None:
-            index = int(torch.randint(len(self.source), (), generator=gen))
-        else:
-            wanted, index = self.rare.draw(gen)
+        index, wanted = self._pick_source(gen)
         image, labels = self._scaled(self.source, gen).labelled(index)
         draw_crop = partial(random_crop, image, labels, self.crop, gen)
         if self.rare is None or self.min_crop_ratio == 0:
@@ -98,7 +120,7 @@ class Batches(Dataset[Batch]):
 
     def _draw_target(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
         """Image (3, rows, cols) in [0, 1] and where it is trusted (rows, cols)."""
-        index = int(torch.randint(len(self.target), (), generator=gen))
+        index = self._pick_target(gen)
         target = self._scaled(self.target, gen)
         image = target.pixels(index)
         trusted = torch.ones(image.shape[1:], dtype=torch.uint8)
@@ -139,13 +161,53 @@ def zero_margins(weights: Tensor, top: int = 15, bottom: int = 120) -> Tensor:
     return torch.where(trusted[:, None], weights, torch.zeros_like(weights))
 
 
-def batches(data: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
-    """The batches of steps start, ..., stop - 1."""
-    steps = range(start, stop)
-    yield from DataLoader(data, batch_size=None, sampler=steps, num_workers=workers, worker_init_fn=leave_signals)
+def batches(data: Batches, start: int, stop: int, workers: int, pin: bool = False) -> Generator[Batch, None, None]:
+    """The batches of steps start, ..., stop - 1.
+
+    Args:
+        workers: processes that load two batches each ahead, for as long as the steps last; 0: none.
+        pin: whether batches come in pinned memory (see `Batch.pin_memory`).
+
+    The workers end with the iterator, so close it (`contextlib.closing`), and with this process.
+    """
+    loader = DataLoader(
+        data,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        worker_init_fn=partial(start_worker, parent=os.getpid()),
+        pin_memory=pin,
+        prefetch_factor=2 if workers else None,
+    )
+    iterator = iter(loader)
+    try:
+        yield from iterator
+    finally:
+        end_workers(iterator)
 
 
-def leave_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach a run's whole process group: workers go on, the training process says when to stop."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def start_worker(worker: int, parent: int) -> None:
+    """A process that loads data goes on until its run says otherwise or is gone."""
+    ignore_requests()
+    end_with_parent(parent)
+
+
+def end_workers(iterator: Any) -> None:
+    """Ends a loader's processes now. By itself it waits for them, as long as a traceback holds on to it.
+
+    They are asked; those that hang, in a file system that does not answer, are killed.
+    """
+    workers = active_children()
+
+    def kill() -> None:
+        for worker in workers:
+            worker.kill()
+
+    timer = threading.Timer(2.0, kill)
+    timer.start()
+    try:
+        getattr(iterator, "_shutdown_workers", lambda: None)()
+    except RuntimeError:  # which says that a worker was killed
+        pass
+    finally:
+        timer.cancel()

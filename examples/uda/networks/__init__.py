@@ -1,10 +1,11 @@
 """The networks of the trainers: encoders of a library, decoders written out here.
 
-May import no other room.
+May import runtime.
 """
 
 from .backbones import Encoder
 from .build import DECODERS, PYRAMIDS, build_encoder, build_network, is_vit
+from .checkpointing import checkpoint_activations
 from .daformer import DAFormerHead
 from .deeplab import DeepLabV2Head, DeepLabV3PlusHead
 from .hrda import HRDA, HRDADecoder, HRDAFeatures, HRDALogits
@@ -30,6 +31,7 @@ __all__ = [
     "ViTEncoder",
     "build_encoder",
     "build_network",
+    "checkpoint_activations",
     "is_vit",
     "sliding_boxes",
     "sliding_predict",

@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
+
+from ..runtime.files import read_tensors
 
 _LEVELS = 4
 _HUB = ("hub", "imagenet")  # weights of these names are fetched
@@ -112,6 +113,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: no such file.
+        ValueError: the file is damaged, or holds other things.
     """
     path = Path(path)
     if not path.is_file():
@@ -120,8 +122,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return cast("dict[str, Tensor]", state.get("state_dict", state))
+    try:
+        state = read_tensors(path)
+        return cast("dict[str, Tensor]", state.get("state_dict", state))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"encoder weights: {path}: expected a file of weights; {error}") from error
 
 
 class TimmPyramid(nn.Module):

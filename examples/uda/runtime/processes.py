@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 T = TypeVar("T")
+BUCKET = 25 * 2**20  # bytes of gradients that are averaged at once, DistributedDataParallel's default
 
 
 def start_processes(device_name: str) -> torch.device:
@@ -64,10 +65,9 @@ def average_buffers(module: nn.Module) -> None:
                 mean_over_ranks(buffer)
 
 
-def ids_over_ranks(ids: Tensor) -> Tensor:
-    """The distinct values (0 to 255) of every process's tensor, ascending."""
-    present = torch.bincount(ids.flatten(), minlength=256).clamp(max=1)
-    return sum_over_ranks(present).nonzero().flatten()
+def any_of_ranks(flags: Tensor) -> Tensor:
+    """Where a bool tensor is True in one of the processes at least; nothing is read back from the device."""
+    return sum_over_ranks(flags.int()) > 0
 
 
 def from_first(make: Callable[[], T]) -> T:
@@ -82,7 +82,7 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def average_gradients(module: nn.Module) -> None:
-    """Averages gradients over the processes, once per step.
+    """Averages gradients over the processes, once per step, in buckets: all at once would double their memory.
 
     Every loss has its own backward and none touches every parameter, which DistributedDataParallel's bookkeeping is
     not made for; one explicit reduction serves all methods. Which parameters have a gradient depends on the step
@@ -90,7 +90,17 @@ def average_gradients(module: nn.Module) -> None:
     """
     if rank_and_world()[1] == 1:
         return
-    grads = [p.grad for p in module.parameters() if p.grad is not None]
+    bucket: list[Tensor] = []
+    for grad in [p.grad for p in module.parameters() if p.grad is not None]:
+        bucket.append(grad)
+        if sum(g.nbytes for g in bucket) >= BUCKET:
+            average_bucket(bucket)
+            bucket = []
+    if bucket:
+        average_bucket(bucket)
+
+
+def average_bucket(grads: list[Tensor]) -> None:
     flat = mean_over_ranks(torch.cat([g.flatten() for g in grads]))
     for g, part in zip(grads, torch.split(flat, [g.numel() for g in grads])):
         g.copy_(part.view_as(g))

@@ -101,6 +101,8 @@ def contradiction(settings: Any) -> str:
         return f"--mrm-freeze-norm: with --mrm-on {cfg.mrm_on} MRM has no pass of its own"
     if cfg.fd_weight > 0 and cfg.method in ("dacs", "vfm", "source-only"):
         return f"--fd-weight: {cfg.method} has no feature distance; give --method daformer, hrda or mic"
+    if cfg.micro_batch > 0 and cfg.batch_size % cfg.micro_batch:
+        return f"--micro-batch: expected a divisor of --batch-size {cfg.batch_size}, got {cfg.micro_batch}"
     if cfg.lr == 0 and cfg.pretrain_iterations > 0:
         return "--lr: expected a number above 0 where there are steps of pretraining, got 0"
     if uses_mrm and (cfg.mrm_width % 4 or cfg.mrm_width % cfg.mrm_heads):

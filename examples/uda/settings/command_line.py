@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from .checks import contradiction, option, range_of
-from .fields import METHODS, MRM_ON, Settings, as_tuples, load_settings
+from .fields import METHODS, MRM_ON, Settings, as_tuples
 from .presets import preset_values
+from .resuming import FREE, resumed
 
 
 def parse(description: str | None, methods: tuple[str, ...] = METHODS, mrm_on: tuple[str, ...] = MRM_ON) -> Settings:
@@ -25,16 +25,19 @@ def parse(description: str | None, methods: tuple[str, ...] = METHODS, mrm_on: t
     recipe = methods[0] if known.method == "source-only" and methods[0] in ("dacs", "vfm") else known.method
     defaults = {"method": methods[0]} | preset_values(known.preset, recipe, known.hrda, known.source)
     parser = make_parser(description, defaults, {"method": methods, "mrm_on": mrm_on})
-    words = as_tuples(vars(parser.parse_args()))
+    given = vars(parser.parse_args())
+    change = given.pop("change", [])
+    given.pop("traceback", None)
     try:
-        settings = Settings(**words)
-    except ValueError as error:
+        settings = Settings(**as_tuples(defaults | given))
+        if settings.resume:
+            settings, changes = resumed(settings.resume, as_tuples(given), change)
+            for line in changes:
+                print(f"{settings.resume}: {line} from here on")
+        elif change:
+            raise ValueError("--change: expected with --resume alone, to go on with other settings")
+    except (ValueError, OSError) as error:
         parser.error(str(error))
-    if settings.resume:
-        path = Path(settings.resume) / "settings.json"
-        if not path.is_file():
-            parser.error(f"--resume: {path} is missing; expected the folder of an earlier run")
-        settings = dataclasses.replace(load_settings(path), resume=settings.resume, out=settings.resume)
     if wrong := outside(settings, methods, mrm_on) or contradiction(settings):
         parser.error(wrong)
     return settings
@@ -70,8 +73,13 @@ def value_of(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def make_parser(description: str | None, defaults: dict[str, Any], offered: dict[str, tuple[str, ...]]) -> Parser:
-    """One option per field of `Settings`, with the choices that a trainer offers."""
-    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    """One option per field of `Settings`, with the choices that a trainer offers; holds what is given alone."""
+    parser = Parser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
     hints = get_type_hints(Settings)
     for field in dataclasses.fields(Settings):
         default, kind = defaults.get(field.name, field.default), hints[field.name]
@@ -80,7 +88,7 @@ def make_parser(description: str | None, defaults: dict[str, Any], offered: dict
             [f"default: {shown}"] if shown not in ("", None) else []
         )
         help = field.metadata["help"] + (f" ({'; '.join(filter(None, notes))})" if any(notes) else "")
-        options: dict[str, Any] = {"default": default, "help": help.replace("%", "%%")}
+        options: dict[str, Any] = {"help": help.replace("%", "%%")}
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         elif names := tuple(field.metadata["names"]):
@@ -90,4 +98,7 @@ def make_parser(description: str | None, defaults: dict[str, Any], offered: dict
             options |= {"type": value_of(kind), "choices": choices}
             options |= {} if choices else {"metavar": kind.__name__.upper()}
         parser.add_argument(option(field.name), **options)
+    change = "settings of the run to go on with that the command line may change (always: " + ", ".join(FREE) + ")"
+    parser.add_argument("--change", nargs="+", metavar="NAME", help=change.replace("_", "-"))
+    parser.add_argument("--traceback", action="store_true", help="after an error, show where it came from")
     return parser

@@ -13,6 +13,7 @@ from ..networks import DECODERS
 from .checks import check_fields
 
 METHODS = ("dacs", "daformer", "hrda", "mic", "vfm", "source-only")
+PRECISIONS = ("fp32", "bf16", "fp16")
 MRM_ON = ("target", "source", "both", "mixed", "masked")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -148,12 +149,31 @@ class Settings:
     save_every: int = setting(500, "steps between checkpoints", low=1)
     log_every: int = setting(10, "steps between lines of metrics.jsonl", low=1)
     device: str = setting("auto", "what it runs on; auto: cuda or mps where there is one", DEVICES)
+    precision: str = setting(
+        "fp32", "of the passes through the networks: bf16 and fp16 by autocast, fp16 with a loss scale", PRECISIONS
+    )
+    tf32: bool = setting(True, "TensorFloat-32 for float32 products and convolutions on NVIDIA's GPUs")
+    compile: bool = setting(False, "torch.compile for encoders, decoders and Rebuilder in training (torch 2.6 on)")
+    checkpoint_activations: bool = setting(
+        False, "the encoder's blocks are run again in the backward: less memory, a third more computing"
+    )
+    micro_batch: int = setting(
+        0,
+        "images of the batch that go through the networks at once (gradient accumulation: less memory, the same "
+        "gradients but for BatchNorm's statistics); 0: all",
+        low=0,
+    )
+    sync_batchnorm: bool = setting(False, "BatchNorm over the images of all processes, on NVIDIA's GPUs")
 
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def text(self) -> str:
+        """As settings.json holds them."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        path.write_text(self.text())
 
     @property
     def uses_mrm(self) -> bool:
@@ -162,7 +182,10 @@ class Settings:
 
 def load_settings(path: Path) -> Settings:
     """Settings that `Settings.save` wrote."""
-    return settings_of(json.loads(path.read_text()))
+    values = json.loads(path.read_text())
+    if not isinstance(values, dict):
+        raise ValueError(f"expected a table of settings, got {type(values).__name__}")
+    return settings_of(values)
 
 
 def settings_of(values: Mapping[str, Any]) -> Settings:

@@ -13,7 +13,8 @@ from mrm_loss import MRM
 from ..checkpoints.loading import network_of
 from ..checkpoints.released import load_official, read_official
 from ..data.labels import THINGS, ClassSet
-from ..networks import Segmentor, build_encoder, is_vit
+from ..networks import Segmentor, build_encoder, checkpoint_activations, is_vit
+from ..runtime.passes import Passes, allow_fast_kernels
 from ..runtime.rng import own_rng
 from ..selftraining.teacher import make_teacher
 from ..settings import Settings
@@ -26,6 +27,7 @@ class Models:
     student: the trainer's module, with `network` and `mrm` (None where MRM is off).
     teacher: the moving average of `student.network`.
     imagenet: a frozen ImageNet encoder where the feature distance is on.
+    passes: how passes through these are run.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Models:
         network = network_of(settings, len(classes))
         if settings.init:
             load_official(network, read_official(settings.init))
+        network = synchronised(network, device) if settings.sync_batchnorm else network
         self.student: Any = make_student(network, mrm_of(settings, network)).to(device)
         self.teacher = make_teacher(network)
         self.imagenet = imagenet_encoder(settings)
@@ -47,13 +50,38 @@ class Models:
             raise SystemExit(f"--fd-weight: expected a class named as one of {', '.join(THINGS)}; give --fd-weight 0")
         if self.imagenet is not None:
             self.imagenet.to(device)
+        if settings.checkpoint_activations:
+            checkpoint_activations(network.encoder)
+        if settings.compile:
+            self.compile()
+        allow_fast_kernels(device, settings.tf32)
+        parts = settings.batch_size // settings.micro_batch if settings.micro_batch else 1
+        self.passes = Passes(device, settings.precision, parts, settings.compile)
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Compiles the networks and the Rebuilder in place, each module anew for each size that a step has."""
+        modules = [*self.student.network.compilable, *self.teacher.compilable]
+        modules += [] if self.student.mrm is None else [self.student.mrm.rebuilder]
+        modules += [] if self.imagenet is None else [self.imagenet]
+        for module in modules:
+            module.compile(dynamic=False, backend=backend)
+        torch._dynamo.config.recompile_limit = 64  # modules of one kind share a limit; 8 would be too few for HRDA
 
     @torch.no_grad()
     def imagenet_feats(self, images: Tensor) -> list[Tensor]:
         """The frozen ImageNet encoder's levels."""
         assert self.imagenet is not None
-        feats: list[Tensor] = self.imagenet(images)
+        with self.passes.autocast():
+            feats: list[Tensor] = self.imagenet(images)
         return feats
+
+
+def synchronised(network: Segmentor, device: torch.device) -> Segmentor:
+    """The network with BatchNorm over the images of all processes."""
+    if device.type != "cuda":
+        raise SystemExit(f"--sync-batchnorm: PyTorch has it on NVIDIA's GPUs alone, this run is on {device.type}")
+    converted: Segmentor = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return converted
 
 
 def mrm_of(settings: Settings, network: Segmentor) -> MRM | None:

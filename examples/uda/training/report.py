@@ -51,7 +51,8 @@ def report(run: Any, confusions: dict[str, Tensor]) -> None:
     for mean in list(means)[1:]:
         print(f"{mean}: " + ", ".join(f"{name} {miou:.2f}" for name, miou in means[mean].items()))
     draw_curves(run.metrics, run.folder / "curves.png", run.settings.pretrain_iterations)
-    draw_panel(run, run.folder / "panel.png")
+    with run.models.passes.eager():
+        draw_panel(run, run.folder / "panel.png")
     print(f"curves, pictures, metrics and checkpoint: {run.folder}")
 
 

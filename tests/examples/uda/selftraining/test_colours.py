@@ -6,21 +6,23 @@ import pytest
 import torch
 from uda.data.transforms import normalise
 from uda.runtime.rng import generator
-from uda.selftraining.colours import colour_jitter, gaussian_blur, strong_augment, turn_hue
+from uda.selftraining.colours import colour_jitter, draw_colours, gaussian_blur, hue_matrix, strong_augment, turn_hue
 
 
 def test_hue_turns_round():
     x = torch.rand(3, 6, 6) * 0.4 + 0.3
-    torch.testing.assert_close(turn_hue(x, 0.0), x, atol=1e-5, rtol=0)
-    torch.testing.assert_close(turn_hue(x, 1.0), x, atol=1e-4, rtol=0)
+    torch.testing.assert_close(turn_hue(x, hue_matrix(0.0)), x, atol=1e-5, rtol=0)
+    torch.testing.assert_close(turn_hue(x, hue_matrix(1.0)), x, atol=1e-4, rtol=0)
     for turn, hue in ((1 / 3, 2 / 3), (-1 / 3, 1 / 3)):  # a circle of chroma, so hue angles agree only roughly
-        red = turn_hue(torch.tensor([0.6, 0.4, 0.4]).view(3, 1, 1), turn).flatten().tolist()
+        red = turn_hue(torch.tensor([0.6, 0.4, 0.4]).view(3, 1, 1), hue_matrix(turn)).flatten().tolist()
         assert colorsys.rgb_to_hsv(*red)[0] == pytest.approx(hue, abs=0.06)
 
 
 def test_jitter_of_strength_zero_is_the_identity():
     x = torch.rand(3, 8, 8)
-    torch.testing.assert_close(colour_jitter(x, 0.0, generator(0)), x, atol=1e-5, rtol=0)
+    colours = draw_colours(generator(0), 0.0)
+    assert len(colours.jitter) == 4
+    torch.testing.assert_close(colour_jitter(x, colours.jitter, hue_matrix(colours.turn)), x, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("sigma", [0.15, 0.6, 1.15])

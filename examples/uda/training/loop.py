@@ -1,0 +1,110 @@
+"""The loop around a method's step function: steps, logging, evaluation, checkpoints, and how a run ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+from torch import nn
+from tqdm import tqdm
+
+from ..checkpoints.evaluation import mean_iou
+from ..data.batches import batches
+from ..runtime.command import note
+from ..runtime.interrupts import Interrupts
+from ..runtime.processes import rank_and_world, stop_processes
+from ..settings import Settings
+from .report import report
+from .run import AfterStep, Run, StepFunction, batches_of, one_step
+from .watch import Watch
+
+
+def train(
+    settings: Settings,
+    make_student: Callable[..., nn.Module],
+    step_function: StepFunction,
+    after_step: AfterStep | None = None,
+) -> Run:
+    """Runs a method to its end, or to an interruption that it can be resumed from."""
+    with Interrupts() as stop:
+        run = Run(settings, make_student)
+        run.after_step = after_step
+        with telling_how_to_go_on(run, stop):
+            loop(run, step_function, stop)
+            confusions = run.evaluate()
+            if rank_and_world()[0] == 0:
+                report(run, confusions)
+        stop_processes()
+    return run
+
+
+def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
+    """The steps that are left, with what comes between them."""
+    settings, data = run.settings, batches_of(run)
+    watch = Watch(data, run.folder)
+    rank, world = rank_and_world()
+    started, first_step = time.perf_counter(), run.step
+    loader = batches(data, run.step, run.total, settings.workers, pin=run.device.type == "cuda")
+    bar = tqdm(total=run.total, initial=run.step, desc=run.folder.name, disable=rank > 0, dynamic_ncols=True)
+    with bar, closing(loader), stop.later():
+        evaluate_if_due(run, stop, bar)  # a run can have been stopped in the middle of it
+        for batch in loader:
+            began = time.perf_counter()
+            one_step(run, batch.to(run.device), step_function, watch, stop.asked)
+            run.step += 1
+            bar.update()
+            stop.patience = max(stop.patience, 2 * (time.perf_counter() - began))
+            to_log = run.step % settings.log_every == 0
+            to_save = run.step % settings.save_every == 0 or run.step == run.total or evaluation_due(run)
+            alone = stop.asked and world == 1  # several processes agree on a request, a step later
+            values, stopped = watch.look(now=to_log or to_save or alone)
+            if to_log:
+                bar.set_postfix({key: f"{value:.3f}" for key, value in values.items()})
+                run.log(**values)
+            stopped |= alone
+            if to_save or stopped:
+                stop.answered()
+                run.save()  # before an evaluation, so that nothing is lost if that is interrupted
+            if stopped and run.step < run.total:
+                raise KeyboardInterrupt
+            evaluate_if_due(run, stop, bar)
+    if run.step > first_step:
+        run.log(seconds_per_step=(time.perf_counter() - started) / (run.step - first_step))
+
+
+def evaluation_due(run: Run) -> bool:
+    """Whether there is an evaluation at this step; that of the last step is not among them."""
+    at = run.step % run.settings.eval_every == 0 or run.step == run.settings.pretrain_iterations
+    return 0 < run.step < run.total and at and run.step not in run.evaluated
+
+
+def evaluate_if_due(run: Run, stop: Interrupts, bar: Any) -> None:
+    if evaluation_due(run):
+        with stop.at_once():
+            confusions = run.evaluate()
+        scores = ", ".join(f"{name} {mean_iou(confusion):.2f}" for name, confusion in confusions.items())
+        if rank_and_world()[0] == 0 and scores:
+            bar.write(f"step {run.step}: mIoU {scores}")
+
+
+@contextmanager
+def telling_how_to_go_on(run: Run, stop: Interrupts) -> Iterator[None]:
+    """Whatever ends a run early says what is saved and how to go on."""
+    resume = f"--resume {run.folder}"
+    stop.farewell = f"asked to stop, but the step did not end in time; go on from the last checkpoint with {resume}"
+    try:
+        yield
+    except KeyboardInterrupt:
+        lost = "" if run.saved == run.step else f", saved at step {run.saved or 0}"
+        raise SystemExit(f"interrupted at step {run.step} of {run.total}{lost}; go on with {resume}") from None
+    except Exception as error:
+        if run.saved is None:
+            note(error, f"no checkpoint was saved before; {run.folder} can be deleted")
+        else:
+            note(error, f"the checkpoint of step {run.saved} is safe in {run.folder}; go on with {resume}")
+        raise
+    finally:
+        if run.lock is not None:
+            run.lock.close()
