@@ -14,6 +14,7 @@ import pytest
 import torch
 import train_dacs_mrm
 import train_mic_mrm
+import train_vfm_mrm
 from elsewhere import DEVICE, Elsewhere
 from uda.runtime.constants import _constant
 from uda.training import run as run_module
@@ -25,6 +26,7 @@ CASES = [
     *[(train_mic_mrm, method, "target") for method in ("dacs", "daformer", "hrda", "mic")],
     *[(train_mic_mrm, "hrda", mrm_on) for mrm_on in ("source", "both", "mixed")],
     *[(train_mic_mrm, "mic", mrm_on) for mrm_on in ("source", "both", "mixed", "masked")],
+    (train_vfm_mrm, "vfm", "target"),
 ]
 
 
@@ -32,6 +34,8 @@ def run_of(settings, trainer, method, mrm_on, device) -> Run:
     options = {"hrda": True, "detail_crop": 48, "mrm_grid": (3, 6)} if method == "hrda" else {}
     if method == "daformer":
         options["rare_classes"] = True
+    if method == "vfm":
+        options |= {"encoder": "small_vit", "decoder": "light"}
     settings = dataclasses.replace(settings, method=method, mrm_on=mrm_on, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "start_processes", lambda name: device)

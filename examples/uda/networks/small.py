@@ -97,7 +97,7 @@ class SmallViT(nn.Module):
         """(B, 3, H, W) to the normalised outputs (B, C, H/8, W/8) of these blocks."""
         x = self.patch_embed(images)  # (B, rows, cols, C)
         rows, cols = x.shape[1:3]
-        x = x.flatten(1, 2) + sincos_position((rows, cols), self.embed_dim).to(x)
+        x = x.flatten(1, 2) + sincos_position((rows, cols), self.embed_dim).to(x, non_blocking=True)
         levels = []
         for index, block in enumerate(self.blocks):
             x = block(x)
