@@ -11,6 +11,7 @@ import torch
 import torch.multiprocessing as mp
 import train_dacs_mrm
 import train_mic_mrm
+import train_vfm_mrm
 from uda.data.batches import Batch
 from uda.networks import checkpoint_activations
 from uda.runtime import processes
@@ -19,21 +20,24 @@ from uda.selftraining.draws import Draws
 from uda.training.run import Run, batches_of
 
 STEP = 5
-METHODS = ["dacs", "daformer", "hrda", "mic"]
+METHODS = ["dacs", "daformer", "hrda", "mic", "vfm"]
+BLOCKS = {"small": 5, "small_vit": 8}  # that can be checkpointed
 
 
 def settings_for(settings, method, **changes):
     """Two images per step, MRM on; MIC on two resolutions. About half of the untrained teacher's labels are trusted."""
     hrda = {"hrda": True, "detail_crop": 48, "mrm_grid": (3, 6)} if method in ("hrda", "mic") else {}
+    hrda |= {"encoder": "small_vit", "decoder": "light"} if method == "vfm" else {}
     changes = {"method": method, "batch_size": 2, "rare_classes": method == "daformer", "threshold": 0.0595} | changes
     return dataclasses.replace(settings, **changes, **hrda)
 
 
-def gradients(settings, *, trainer=train_mic_mrm, frozen=True, checkpointing=False) -> tuple[dict, dict, dict]:
+def gradients(settings, *, trainer=None, frozen=True, checkpointing=False) -> tuple[dict, dict, dict]:
     """Losses, gradients and BatchNorm's statistics of one step of the method.
 
     frozen: BatchNorm in eval mode; else its statistics are those of a process's or part's images.
     """
+    trainer = trainer or (train_vfm_mrm if settings.method == "vfm" else train_mic_mrm)
     run = Run(settings, trainer.Student)
     models = run.models
     if settings.method == "daformer":  # a stand-in for the ImageNet encoder, far from the network's
@@ -44,7 +48,7 @@ def gradients(settings, *, trainer=train_mic_mrm, frozen=True, checkpointing=Fal
     for module in (models.student, models.teacher):
         module.double().train(not frozen)
     if checkpointing:
-        assert checkpoint_activations(models.student.network.encoder) == 5
+        assert checkpoint_activations(models.student.network.encoder) == BLOCKS[settings.encoder]
     batch = batches_of(run)[STEP]
     batch = Batch(*(x.double() if x.is_floating_point() else x for x in vars(batch).values()))
     losses = trainer.train_step(1, batch, models, settings, Draws(settings, STEP))
@@ -85,12 +89,16 @@ def test_two_processes(settings, tmp_path, method):
 
 @pytest.mark.parametrize("method", ["dacs by its own trainer", *METHODS])
 def test_parts_of_a_batch(settings, tmp_path, method):
-    trainer = train_dacs_mrm if "own" in method else train_mic_mrm
+    trainer = train_dacs_mrm if "own" in method else None
     whole = settings_for(settings, method.split()[0], mrm_on="both")
     losses, expected, _ = gradients(dataclasses.replace(whole, out=str(tmp_path / "whole")), trainer=trainer)
     parts = dataclasses.replace(whole, micro_batch=1, out=str(tmp_path / "parts"))
     found_losses, found, _ = gradients(parts, trainer=trainer)
-    assert losses.keys() == found_losses.keys() >= {"source", "mixed", "mrm", "mrm source"}
+    assert (
+        losses.keys()
+        == found_losses.keys()
+        >= {"source", "mixed", "mrm"} | (set() if method == "vfm" else {"mrm source"})
+    )
     for name, loss in losses.items():
         torch.testing.assert_close(found_losses[name], loss, rtol=1e-10, atol=0)
         assert loss > 0, name

@@ -14,6 +14,7 @@ import pytest
 import torch
 import train_dacs_mrm
 import train_mic_mrm
+import train_vfm_mrm
 from elsewhere import DEVICE, Elsewhere
 from uda.training import run as run_module
 from uda.training.run import Run, batches_of, one_step
@@ -28,6 +29,7 @@ CASES = [
     *[(train_mic_mrm, method, {"precision": "bf16"}) for method in ("daformer", "mic")],
     (train_mic_mrm, "mic", {"precision": "fp16"}),
     (train_mic_mrm, "mic", {"micro_batch": 1, "checkpoint_activations": True}),
+    (train_vfm_mrm, "vfm", {}),
 ]
 
 
@@ -36,6 +38,8 @@ def run_of(settings, trainer, method, options, device) -> Run:
         options = {**options, "hrda": True, "detail_crop": 48, "mrm_grid": (3, 6)}
     if method == "daformer":
         options = {**options, "rare_classes": True}
+    if method == "vfm":
+        options = {**options, "encoder": "small_vit", "decoder": "light"}
     settings = dataclasses.replace(settings, method=method, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "start_processes", lambda name: device)

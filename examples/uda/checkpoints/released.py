@@ -130,6 +130,16 @@ def load_official(network: nn.Module, state_dict: dict[str, Tensor], which: str 
         ValueError: a parameter of the network is missing, left over or of another shape; the message lists the first.
     """
     state, dropped = from_official(state_dict, which)
+    load_strictly(network, state)
+    return dropped
+
+
+def load_strictly(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load weights under our names.
+
+    Raises:
+        ValueError: a parameter of the network is missing, left over or of another shape; the message lists the first.
+    """
     own = network.state_dict()
     problems = [f"{key} is missing" for key in own if key not in state]
     problems += [f"{key} has no place" for key in state if key not in own]
@@ -142,4 +152,3 @@ def load_official(network: nn.Module, state_dict: dict[str, Tensor], which: str 
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError(f"state_dict does not fit the network: {'; '.join(problems[:5])}{more}")
     network.load_state_dict(state)
-    return dropped

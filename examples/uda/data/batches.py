@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import active_children
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..runtime.interrupts import end_with_parent, ignore_requests
-from ..runtime.rng import generator
+from ..runtime.rng import generator, uniform
 from .domain import Domain
 from .labels import IGNORE
 from .rare_class import RareClassSampler, crop_with_class
@@ -52,6 +52,8 @@ class Batches(Dataset[Batch]):
         margins_of_image: the margins are those of the whole, resized target image and are cropped with it (HRDA).
         rare: draws source images by the classes that they show (DAFormer); None draws them evenly.
         min_crop_ratio: see `crop_with_class`; 0 takes the first crop.
+        scale_jitter: images are resized by a factor from 1 - this to 1 + this before they are cropped, and margins of
+            the image with them.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Batches(Dataset[Batch]):
         margins_of_image: bool = False,
         rare: RareClassSampler | None = None,
         min_crop_ratio: float = 0.5,
+        scale_jitter: float = 0.0,
     ) -> None:
         if len(margins) not in (2, 4):
             raise ValueError(f"margins: expected (top, bottom) or (top, bottom, left, right), got {margins}")
@@ -74,6 +77,7 @@ class Batches(Dataset[Batch]):
         self.samples = range(first_sample, first_sample + batch_size)
         self.margins, self.margins_of_image = margins, margins_of_image
         self.rare, self.min_crop_ratio = rare, min_crop_ratio
+        self.scale_jitter = scale_jitter
 
     def __getitem__(self, step: int) -> Batch:
         source_images, labels = zip(*(self._draw_source(generator(self.seed, "source", step, i)) for i in self.samples))
@@ -105,7 +109,7 @@ class Batches(Dataset[Batch]):
     def _draw_source(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
         """Image (3, rows, cols) in [0, 1] and its labels (rows, cols)."""
         index, wanted = self._pick_source(gen)
-        image, labels = self.source.labelled(index)
+        image, labels = self._scaled(self.source, gen).labelled(index)
         draw_crop = partial(random_crop, image, labels, self.crop, gen)
         if self.rare is None or self.min_crop_ratio == 0:
             image, labels = draw_crop()
@@ -116,14 +120,22 @@ class Batches(Dataset[Batch]):
 
     def _draw_target(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
         """Image (3, rows, cols) in [0, 1] and where it is trusted (rows, cols)."""
-        image = self.target.pixels(self._pick_target(gen))
+        index = self._pick_target(gen)
+        target = self._scaled(self.target, gen)
+        image = target.pixels(index)
         trusted = torch.ones(image.shape[1:], dtype=torch.uint8)
         if self.margins_of_image:
-            trusted = without_margins(trusted, *self.margins)
+            trusted = without_margins(trusted, *(round(margin * target.scale) for margin in self.margins))
         image, trusted = random_crop(image, trusted, self.crop, gen, max_share=1)
         image, trusted = random_flip(image, trusted, gen)
         image, trusted = pad(image.float() / 255, trusted, self.crop, 0)
         return image, trusted if self.margins_of_image else without_margins(trusted, *self.margins)
+
+    def _scaled(self, domain: Domain, gen: torch.Generator) -> Domain:
+        """The domain with its images at a random scale."""
+        if self.scale_jitter == 0:
+            return domain
+        return replace(domain, scale=uniform(gen, 1 - self.scale_jitter, 1 + self.scale_jitter))
 
 
 def without_margins(trusted: Tensor, top: int, bottom: int, left: int = 0, right: int = 0) -> Tensor:

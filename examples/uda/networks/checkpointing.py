@@ -16,21 +16,22 @@ from torch.utils.checkpoint import checkpoint
 def checkpoint_activations(encoder: nn.Module) -> int:
     """Checkpoints each block of the encoder's stages, in place; state_dict, copies and random numbers are as before.
 
-    Stages are the nn.Sequential and nn.ModuleList of the encoder, or of its `body`.
+    Stages are the nn.Sequential and nn.ModuleList of the encoder, or of its `body`, or their `blocks`.
 
     Returns:
         The number of blocks.
     """
-    stages = getattr(encoder, "body", encoder).children()
+    stages = [getattr(child, "blocks", child) for child in getattr(encoder, "body", encoder).children()]
     blocks = [block for stage in stages if isinstance(stage, (nn.Sequential, nn.ModuleList)) for block in stage]
     for block in blocks:
         block.forward = MethodType(_forward, block)  # a method and no closure: deepcopy binds it to the copy
     return len(blocks)
 
 
-def _forward(block: nn.Module, *args: Any) -> Any:
+def _forward(block: nn.Module, *args: Any, **options: Any) -> Any:
     once = partial(type(block).forward, block)
-    return checkpoint(once, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _recorded(block)))
+    contexts = lambda: (nullcontext(), _recorded(block))  # noqa: E731
+    return checkpoint(once, *args, use_reentrant=False, context_fn=contexts, **options)
 
 
 @contextmanager

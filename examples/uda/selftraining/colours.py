@@ -1,8 +1,9 @@
-"""The strong colour augmentation of batches (DACS, section 3.3)."""
+"""Colour augmentation of batches: the strong one of DACS (section 3.3), and the weak one of VFM-UDA."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from ..runtime.rng import uniform
 GREY = (0.299, 0.587, 0.114)
 YIQ = torch.tensor([GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
 HUE = 3  # brightness, contrast and saturation come before it
+WEAK = (32 / 255, 0.5, 0.5, 18 / 360)  # VFM-UDA's strengths of them
 
 
 class Colours(NamedTuple):
@@ -42,7 +44,22 @@ def strong_augment(images: Tensor, generators: list[torch.Generator], jitter: fl
         generators: one CPU generator per image.
         jitter: strength of brightness, contrast, saturation and hue.
     """
-    chosen = [draw_colours(gen, jitter) for gen in generators]
+    return recoloured(images, [draw_colours(gen, jitter) for gen in generators])
+
+
+def weak_augment(images: Tensor, generators: list[torch.Generator]) -> Tensor:
+    """Colour jitter with probability 0.9 per image (VFM-UDA).
+
+    Args:
+        images: (B, 3, H, W), normalised.
+        generators: one CPU generator per image.
+    """
+    chosen = [draw_jitter(gen, WEAK) if uniform(gen) < 0.9 else [] for gen in generators]
+    return recoloured(images, [Colours(jitter, None) for jitter in chosen])
+
+
+def recoloured(images: Tensor, chosen: list[Colours]) -> Tensor:
+    """Normalised images (B, 3, H, W), changed as was chosen for each."""
     matrices = torch.stack([hue_matrix(colours.turn) for colours in chosen]).to(images, non_blocking=True)
     out = []
     for image, colours, matrix in zip(denormalise(images), chosen, matrices):
@@ -52,15 +69,22 @@ def strong_augment(images: Tensor, generators: list[torch.Generator], jitter: fl
 
 
 def draw_colours(gen: torch.Generator, strength: float) -> Colours:
-    """Brightness, contrast, saturation times U(1 - s, 1 + s), hue turned by U(-s, s) of a circle, in random order."""
-    jitter, sigma = [], None
-    if uniform(gen) < 0.8:
-        for which in torch.randperm(4, generator=gen).tolist():
-            centre = 0 if which == HUE else 1
-            jitter.append((which, uniform(gen, centre - strength, centre + strength)))
-    if uniform(gen) < 0.5:
-        sigma = uniform(gen, 0.15, 1.15)
-    return Colours(jitter, sigma)
+    """The strong ones: jitter with probability 0.8, blur with 0.5."""
+    jitter = draw_jitter(gen, (strength,) * 4) if uniform(gen) < 0.8 else []
+    return Colours(jitter, uniform(gen, 0.15, 1.15) if uniform(gen) < 0.5 else None)
+
+
+def draw_jitter(gen: torch.Generator, strengths: Sequence[float]) -> list[tuple[int, float]]:
+    """Brightness, contrast and saturation times U(1 - s, 1 + s), hue turned by U(-s, s) of a circle, in random order.
+
+    Args:
+        strengths: s of brightness, contrast, saturation and hue.
+    """
+    jitter = []
+    for which in torch.randperm(4, generator=gen).tolist():
+        centre, strength = 0 if which == HUE else 1, strengths[which]
+        jitter.append((which, uniform(gen, centre - strength, centre + strength)))
+    return jitter
 
 
 def colour_jitter(image: Tensor, jitter: list[tuple[int, float]], matrix: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ..networks import Box, Segmentor
 from ..runtime.processes import any_of_ranks, rank_and_world
 from ..runtime.rng import generator
 from ..settings import Settings
-from .colours import strong_augment
+from .colours import strong_augment, weak_augment
 from .mixing import class_mask, draw_blocks, draw_halves, halve, keep_blocks, present_ids
 
 
@@ -40,6 +40,15 @@ class Draws:
     def colours(self, purpose: str, images: Tensor) -> Tensor:
         """Colour jitter and blur of images (B, 3, H, W)."""
         return strong_augment(images, self.generators(f"colours of {purpose}", len(images)), self.cfg.jitter)
+
+    def weak_colours(self, purpose: str, images: Tensor) -> Tensor:
+        """VFM-UDA's colour jitter of images (B, 3, H, W)."""
+        return weak_augment(images, self.generators(f"weak colours of {purpose}", len(images)))
+
+    def hidden(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Masked consistency on a transformer: the patches (B, rows, cols) that the mask token takes the place of."""
+        draws = [torch.rand(grid, generator=gen) for gen in self.generators("tokens", len(images))]
+        return (torch.stack(draws) < self.cfg.mic_mask_ratio).to(images.device, non_blocking=True)
 
     def kept(self, images: Tensor) -> Tensor:
         """Masked image consistency: the pixels (B, 1, H, W) that stay, in blocks."""

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from ..networks import PYRAMIDS, is_vit
+
 
 def option(name: str) -> str:
     """A field's name as it is on the command line."""
@@ -91,13 +93,13 @@ def contradiction(settings: Any) -> str:
         return f"{lacking}: expected LAYOUT:PATH beside {given}, got none (neither of them: the embedded scenes)"
     for name in ("encoder_weights", "init"):
         path = getattr(cfg, name)
-        if path not in ("", "imagenet") and not Path(path).is_file():
+        if path not in ("", "imagenet", "hub") and not Path(path).is_file():
             return f"{option(name)}: expected a file, found none at {path}"
     if cfg.mrm_on == "masked" and cfg.method != "mic":
         return "--mrm-on masked: only MIC has masked images; give --method mic"
     if cfg.mrm_freeze_norm and cfg.mrm_on in ("mixed", "masked"):
         return f"--mrm-freeze-norm: with --mrm-on {cfg.mrm_on} MRM has no pass of its own"
-    if cfg.fd_weight > 0 and cfg.method in ("dacs", "source-only"):
+    if cfg.fd_weight > 0 and cfg.method in ("dacs", "vfm", "source-only"):
         return f"--fd-weight: {cfg.method} has no feature distance; give --method daformer, hrda or mic"
     if cfg.micro_batch > 0 and cfg.batch_size % cfg.micro_batch:
         return f"--micro-batch: expected a divisor of --batch-size {cfg.batch_size}, got {cfg.micro_batch}"
@@ -110,18 +112,32 @@ def contradiction(settings: Any) -> str:
     return wrong_network(cfg)
 
 
+def known_encoder(name: str) -> bool:
+    """Whether there is such an encoder; True where the library of its name is missing, which is said on building."""
+    if name in ("small", "small_vit"):
+        return True
+    try:
+        if is_vit(name) or name.startswith(PYRAMIDS):
+            known: bool = importlib.import_module("timm").is_model(name.partition(".")[0])
+            return known
+        return (
+            name.startswith("tu-") or name in importlib.import_module("segmentation_models_pytorch.encoders").encoders
+        )
+    except ModuleNotFoundError:
+        return True
+
+
 def wrong_network(cfg: Any) -> str:
     """What is wrong with encoder, decoder and HRDA's crops, in words; empty where nothing is."""
-    if cfg.encoder != "small":
-        try:
-            known = importlib.import_module("segmentation_models_pytorch.encoders").encoders
-        except ModuleNotFoundError:  # said where the encoder is built
-            known = {cfg.encoder: None}
-        if cfg.encoder not in known and not cfg.encoder.startswith("tu-"):
-            names = "small, or a name of segmentation_models_pytorch such as mit_b5 or resnet101"
-            return f"--encoder: expected {names}, got {cfg.encoder!r}"
+    if not known_encoder(cfg.encoder):
+        names = "a name of segmentation_models_pytorch such as mit_b5 or of timm such as vit_base_patch14_dinov2"
+        return f"--encoder: expected small, or {names}, got {cfg.encoder!r}"
+    if is_vit(cfg.encoder) and cfg.decoder not in ("light", "daformer"):
+        return f"--decoder: expected light or daformer with --encoder {cfg.encoder}, got {cfg.decoder!r}"
+    if is_vit(cfg.encoder) and cfg.hrda:
+        return f"--hrda: expected one resolution with the vision transformer {cfg.encoder}; give --no-hrda"
     if (cfg.encoder == "small") != (cfg.decoder == "small"):
-        wanted = "small" if cfg.encoder == "small" else "daformer, deeplabv2 or deeplabv3plus"
+        wanted = "small" if cfg.encoder == "small" else "daformer, deeplabv2, deeplabv3plus or light"
         return f"--decoder: expected {wanted} with --encoder {cfg.encoder}, got {cfg.decoder!r}"
     if cfg.encoder.startswith("mit_") and cfg.decoder.startswith("deeplab"):
         return (

@@ -22,7 +22,7 @@ def parse(description: str | None, methods: tuple[str, ...] = METHODS, mrm_on: t
     first.add_argument("--hrda", action=argparse.BooleanOptionalAction)
     known, _ = first.parse_known_args()
     # a trainer's source-only is the lower bound of its own first method
-    recipe = methods[0] if known.method == "source-only" and methods[0] == "dacs" else known.method
+    recipe = methods[0] if known.method == "source-only" and methods[0] in ("dacs", "vfm") else known.method
     defaults = {"method": methods[0]} | preset_values(known.preset, recipe, known.hrda, known.source)
     parser = make_parser(description, defaults, {"method": methods, "mrm_on": mrm_on})
     given = vars(parser.parse_args())

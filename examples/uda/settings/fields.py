@@ -12,7 +12,7 @@ from typing import Any
 from ..networks import DECODERS
 from .checks import check_fields
 
-METHODS = ("dacs", "daformer", "hrda", "mic", "source-only")
+METHODS = ("dacs", "daformer", "hrda", "mic", "vfm", "source-only")
 PRECISIONS = ("fp32", "bf16", "fp16")
 MRM_ON = ("target", "source", "both", "mixed", "masked")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -42,12 +42,16 @@ class Settings:
     # what is trained
     method: str = setting("mic", "self-training method", METHODS)
     preset: str = setting("small", "where the other defaults come from", ("small", "paper"))
-    encoder: str = setting("small", "encoder: small, or a name of segmentation_models_pytorch (mit_b5, resnet101)")
+    encoder: str = setting(
+        "small",
+        "encoder: small, small_vit, a name of segmentation_models_pytorch (mit_b5, resnet101), or of a timm ViT, "
+        "EVA-02 or ConvNeXt (vit_base_patch14_dinov2.lvd142m)",
+    )
     decoder: str = setting("small", "decoder", DECODERS)
     hrda: bool = setting(False, "HRDA's two resolutions, with any encoder and decoder")
     detail_crop: int = setting(96, "side in pixels of HRDA's detail crops", low=8)
     detail_weight: float = setting(0.1, "share of the detail crop's own cross-entropy in HRDA's loss", low=0, high=1)
-    encoder_weights: str = setting("", "imagenet, a file of encoder weights, or empty for random ones")
+    encoder_weights: str = setting("", "imagenet or hub (fetched), a file of encoder weights, or empty for random ones")
     init: str = setting("", "released checkpoint of DAFormer, HRDA or MIC to start from (MiT encoders)")
     seed: int = setting(0, "of everything that is drawn", low=0, high=2**63 - 1)
 
@@ -60,6 +64,9 @@ class Settings:
     )
     target_size: tuple[int, int] | None = setting(
         None, "target images are resized to this before cropping", names="ROWS COLS", low=1
+    )
+    scale_jitter: float = setting(
+        0.0, "images are resized besides by 1 - this to 1 + this, at random (0.1 in VFM-UDA)", low=0, below=1
     )
     crop: tuple[int, int] = setting((96, 192), "size of training crops", names="ROWS COLS", low=8)
     batch_size: int = setting(4, "images of each domain per step and process", low=1)
@@ -86,6 +93,9 @@ class Settings:
         0.9, "rates, the Rebuilder's too (our choice), fall with (1 - step / iterations) to this power", low=0
     )
     warmup: int = setting(50, "steps of linear warm-up, in either phase", low=0)
+    warmup_apart: bool = setting(
+        False, "the warm-up goes up to the whole rate, whence it falls to that of the schedule at once (VFM-UDA)"
+    )
 
     # self-training
     alpha: float = setting(0.99, "the teacher's EMA decay", low=0, high=1)
@@ -103,7 +113,9 @@ class Settings:
         low=0,
     )
     mic_weight: float = setting(1.0, "weight of the masked consistency loss", low=0)
-    mic_mask_ratio: float = setting(0.3, "share of the image that is removed (0.7 in MIC)", low=0, high=1)
+    mic_mask_ratio: float = setting(
+        0.3, "share of the image, or of a ViT's patches, that is removed (0.7 in MIC and VFM-UDA)", low=0, high=1
+    )
     mic_block_size: int = setting(12, "side in pixels of the blocks that are removed (64 in MIC)", low=1)
 
     # masked representation modeling

@@ -20,16 +20,22 @@ from ..settings import Settings
 from .dry_run import dry_run
 from .indicators import GradientShare, agreement, in_words
 from .report import report, show_panel
-from .run import Run, StepFunction, batches_of, one_step
+from .run import AfterStep, Run, StepFunction, batches_of, one_step
 from .watch import Watch
 
 
-def train(settings: Settings, make_student: Callable[..., nn.Module], step_function: StepFunction) -> Run:
+def train(
+    settings: Settings,
+    make_student: Callable[..., nn.Module],
+    step_function: StepFunction,
+    after_step: AfterStep | None = None,
+) -> Run:
     """Runs a method to its end, or to an interruption that it can be resumed from; with --dry-run only tries it."""
     if settings.dry_run:
         return dry_run(settings, make_student, step_function)
     with Interrupts() as stop:
         run = Run(settings, make_student)
+        run.after_step = after_step
         with telling_how_to_go_on(run, stop):
             loop(run, step_function, stop)
             confusions = run.evaluate()

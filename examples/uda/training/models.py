@@ -13,7 +13,7 @@ from mrm_loss import MRM
 from ..checkpoints.loading import network_of
 from ..checkpoints.released import load_official, read_official
 from ..data.labels import THINGS, ClassSet
-from ..networks import Encoder, Segmentor, checkpoint_activations
+from ..networks import Segmentor, build_encoder, checkpoint_activations, is_vit
 from ..runtime.passes import Passes, allow_fast_kernels
 from ..runtime.rng import own_rng
 from ..selftraining.teacher import make_teacher
@@ -90,11 +90,11 @@ def mrm_of(settings: Settings, network: Segmentor) -> MRM | None:
         return None
     # rows of a level per row of the grid, at the training crop; HRDA's context is half of it
     rows = settings.crop[0] // (2 if settings.hrda else 1)
-    strides: Any = network.encoder.strides
+    level_rows: Any = network.encoder.level_rows
     with own_rng(settings.seed, "rebuilder"):
         return MRM(
             network.used_channels,
-            scale_factors=[max(1, rows // stride // settings.mrm_grid[0]) for stride in strides],
+            scale_factors=[max(1, level // settings.mrm_grid[0]) for level in level_rows(rows)],
             grid_size=settings.mrm_grid,
             mask_ratio=settings.mrm_mask_ratio,
             block_size=settings.mrm_block_size,
@@ -107,12 +107,17 @@ def mrm_of(settings: Settings, network: Segmentor) -> MRM | None:
 
 def imagenet_encoder(settings: Settings) -> nn.Module | None:
     """A second, frozen encoder with the weights that the network's started from."""
-    if settings.fd_weight == 0 or settings.method in ("dacs", "source-only"):
+    if settings.fd_weight == 0 or settings.method in ("dacs", "vfm", "source-only"):
         return None
     if not settings.encoder_weights:
         raise SystemExit(
             "--fd-weight: the feature distance needs an encoder with ImageNet weights: give --encoder-weights, "
             "or --fd-weight 0 to do without"
         )
-    stride = 32 if settings.decoder == "daformer" else 8
-    return Encoder(settings.encoder, settings.encoder_weights, output_stride=stride).eval().requires_grad_(False)
+    if is_vit(settings.encoder):
+        raise SystemExit(
+            f"--fd-weight: the cells of {settings.encoder} are no whole number of pixels, which the feature distance "
+            "needs; give --fd-weight 0"
+        )
+    encoder = build_encoder(settings.encoder, settings.decoder, settings.encoder_weights)
+    return encoder.eval().requires_grad_(False)

@@ -34,12 +34,13 @@ from .domains import open_data
 from .folder import keep_metrics, lock, make_folder, other_processes
 from .models import Models
 from .optimizers import optimizers_of
-from .schedules import poly, warmup_factor
+from .schedules import poly, warmup_apart, warmup_factor
 from .tensorboard import Board
 from .watch import Watch, check_finite, withhold
 
 # (step of the method, negative while pretraining; batch; models; settings; random choices) -> losses, after backward
 StepFunction = Callable[[int, Batch, Models, Settings, Draws], dict[str, Tensor]]
+AfterStep = Callable[[int, Models, Settings], None]  # what a method does once the weights of a step are there
 
 
 def rate_factor(step: int, settings: Settings) -> float:
@@ -47,6 +48,8 @@ def rate_factor(step: int, settings: Settings) -> float:
     if step < settings.pretrain_iterations:
         return settings.pretrain_lr / settings.lr * warmup_factor(step, settings.warmup)
     step -= settings.pretrain_iterations
+    if settings.warmup_apart:
+        return warmup_apart(step, settings.iterations, settings.warmup, settings.schedule_power)
     return poly(step, settings.iterations, settings.schedule_power) * warmup_factor(step, settings.warmup)
 
 
@@ -59,6 +62,7 @@ class Run:
         self.source, self.target, self.validation = open_data(settings)
         self.models = Models(settings, self.source.classes, make_student, self.device)
         self.optimizers = optimizers_of(settings, self.models.student)
+        self.after_step: AfterStep | None = None
         self.step = 0
         self.total = settings.pretrain_iterations + settings.iterations
         self.folder = from_first(lambda: make_folder(settings))
@@ -181,6 +185,7 @@ def batches_of(run: Run) -> Batches:
         margins_of_image=settings.margins_of_image,
         rare=rare,
         min_crop_ratio=settings.rare_min_crop_ratio,
+        scale_jitter=settings.scale_jitter,
     )
 
 
@@ -204,6 +209,8 @@ def one_step(
     if watch is not None:
         withhold(models.student, watch.note(run.step, losses, asked))
     models.passes.step(run.optimizers)
+    if run.after_step is not None:
+        run.after_step(step, models, settings)
     if step == -1:  # self-training starts from the pretrained network
         models.teacher.load_state_dict(models.student.network.state_dict())
     return losses

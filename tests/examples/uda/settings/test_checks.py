@@ -83,7 +83,10 @@ def test_the_limits_themselves_pass():
     ("words", "message"),
     [
         ("--encoder nope", "--encoder: expected small, or a name of segmentation_models_pytorch"),
-        ("--encoder resnet101", "--decoder: expected daformer, deeplabv2 or deeplabv3plus with --encoder resnet101"),
+        (
+            "--encoder resnet101",
+            "--decoder: expected daformer, deeplabv2, deeplabv3plus or light with",
+        ),
         ("--decoder daformer", "--decoder: expected small with --encoder small, got 'daformer'"),
         ("--encoder mit_b5 --decoder deeplabv2", "which cannot be dilated"),
         ("--source gta5:/nonexistent", "--target: expected LAYOUT:PATH beside --source, got none"),
