@@ -138,7 +138,11 @@ def table(results: dict[str, Any]) -> str:
     lines = [f"| MRM in | {' | '.join(PARTS)} |", "|---|" + "---|" * len(PARTS)]
     for row in results["equality"]:
         lines.append(f"| {row['method']} | " + " | ".join(f"{row[part]:.1e}" for part in PARTS) + " |")
-    lines += ["", "Errors in float64: of the loss, relative; of the gradients, relative to their standard deviation.", ""]
+    lines += [
+        "",
+        "Errors in float64: of the loss, relative; of the gradients, relative to their standard deviation.",
+        "",
+    ]
     if results["steps"]:
         lines += ["| step without MRM | official | ours | ours / official | peak memory, official | ours |"]
         lines += ["|---|---|---|---|---|---|", *map(step_line, results["steps"]), ""]
