@@ -82,8 +82,9 @@ def checkout() -> Path:
 @pytest.mark.slow
 def test_equal_to_our_trainer_and_timed(checkout, tmp_path):
     script = FOLDER.parents[1] / "benchmarks" / "official_mic.py"
-    words = "--encoder mit_b0 --crop 64 --rounds 1 --methods daformer --device cpu --out".split()
-    command = [sys.executable, "-W", "ignore", str(script), str(checkout), *words, str(tmp_path)]
+    options = {"encoder": "mit_b0", "crop": 64, "rounds": 1, "methods": "daformer", "device": "cpu", "out": tmp_path}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-W", "ignore", str(script), str(checkout), *words]
     done = subprocess.run(command, text=True, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "official-mic-cpu.md").read_text()
