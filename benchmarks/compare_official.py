@@ -7,7 +7,7 @@
 The authors' file is yours to fetch; nothing of it is here. Of mmseg it uses one function, which has a stand-in where
 mmseg is not installed. Both get the same weights, features and mask; outputs and gradients are compared in float64,
 forward plus backward is timed in float32 with all of them alternating. Memory is what autograd keeps from forward to
-backward, beside the parameters and features.
+backward, beside the parameters and features. Writes benchmarks/results/compare-official-DEVICE.json and .md.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import importlib.util
 import io
+import json
 import random
 import statistics
 import sys
@@ -29,9 +30,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAIN = Path(__file__).with_name("plain_rebuilder.py")
-sys.path.insert(0, str(ROOT / "tests"))
+PLAIN = ROOT / "benchmarks" / "shared" / "plain_rebuilder.py"
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 from official_rebuilder import from_official
+from shared.provenance import made_by, provenance
 
 from mrm_loss import Rebuilder, random_mask
 
@@ -135,23 +137,37 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--compile", action="store_true", help="also time ours under torch.compile")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the result files")
     args = parser.parse_args()
     official = load_official(args.path)
-    print(f"torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, batch {args.batch_size}")
+    results = provenance(args.device) | {"batch_size": args.batch_size, "rounds": args.repeats, "rows": []}
+    stem = args.out / f"compare-{'plain' if args.path == PLAIN else 'official'}-{args.device}"
     for name in VARIANTS:
         pair = Pair(official, name, args.batch_size, args.device)
         kept = {arm: pair.kept_mib(arm) for arm in pair.modules}
         if args.compile:
             pair.modules["ours, compiled"] = torch.compile(pair.ours)
-        ms = pair.milliseconds(args.repeats)
-        print(f"{name}: {args.path.name} {ms['theirs']:.0f} ms, keeps {kept['theirs']:.0f} MiB for the backward")
-        for arm in list(ms)[1:]:
-            memory = f", keeps {kept[arm]:.0f} MiB" if arm in kept else ""
-            print(f"{name}: {arm} {ms[arm]:.0f} ms: {ms['theirs'] / ms[arm]:.2f} times as fast{memory}")
-        error = pair.worst_error()
-        print(f"{name}: outputs and gradients differ by at most {error:.1e} of their standard deviation in float64")
-        if not error < 1e-9:
-            raise SystemExit("expected less than 1e-9")
+        row = {"name": name, "kept_mib": kept, "ms": pair.milliseconds(args.repeats), "error": pair.worst_error()}
+        results["rows"].append(row)
+        if not row["error"] < 1e-9:
+            raise SystemExit(f"{name}: outputs or gradients differ by {row['error']:.1e} of their standard deviation")
+    args.out.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
+    stem.with_suffix(".md").write_text(table(results))
+    print(table(results))
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown: a row per head and Rebuilder."""
+    lines = ["| head | Rebuilder | ms | times as fast | kept for the backward |", "|---|---|---|---|---|"]
+    for row in results["rows"]:
+        for arm, ms in row["ms"].items():
+            memory = f"{row['kept_mib'][arm]:.0f} MiB" if arm in row["kept_mib"] else ""
+            lines.append(f"| {row['name']} | {arm} | {ms:.0f} | {row['ms']['theirs'] / ms:.2f} | {memory} |")
+    worst = max(row["error"] for row in results["rows"])
+    note = f"Forward and backward of batch {results['batch_size']}, medians of {results['rounds']} rounds. Outputs and "
+    note += f"gradients differ by at most {worst:.1e} of their standard deviation in float64."
+    return "\n".join([*lines, "", note, "", made_by(results), ""])
 
 
 if __name__ == "__main__":

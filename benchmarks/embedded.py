@@ -4,7 +4,8 @@
     python benchmarks/embedded.py --arms dacs dacs+mrm --seeds 4 5 --name more-seeds
 
 Runs that have ended are kept and not run again; interrupted ones go on. The runs of one seed see the same data, mixes
-and augmentations. Writes benchmarks/results/NAME.json and NAME.md.
+and augmentations. Writes benchmarks/results/NAME.json, NAME.md and, where dacs+mrm is among the arms, NAME.png: the
+pictures of its first run.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from shared.provenance import ROOT, commit, made_by, provenance
+
 ARMS = {
     "source-only": ["train_dacs_mrm.py", "--method", "source-only"],
     "dacs": ["train_dacs_mrm.py", "--mrm-weight", "0"],
@@ -58,9 +60,7 @@ def run_arm(name: str, seed: int, folder: Path) -> str:
         flags = ["--resume", str(out)]
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        describe = ["git", "describe", "--always", "--dirty"]
-        commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout
-        (folder / f"{name}-seed{seed}.commit").write_text(commit)
+        (folder / f"{name}-seed{seed}.commit").write_text(commit())
     with (folder / f"{name}-seed{seed}.log").open("w") as log:
         command = [sys.executable, str(ROOT / "examples" / script), *flags]
         done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
@@ -75,11 +75,11 @@ def collect(folder: Path, arms: list[str], seeds: list[int]) -> dict[str, Any]:
     runs = {arm: [json.loads((folder / f"{arm}-seed{s}" / "result.json").read_text()) for s in seeds] for arm in arms}
     commits = {arm: [(folder / f"{arm}-seed{s}.commit").read_text().strip() for s in seeds] for arm in arms}
     first = runs[arms[0]][0]
+    ran = {"machine": f"{first['device']}, {first['threads']} thread per run", "torch": first["torch"]}
     return {
+        **provenance(),
+        **ran,
         "seeds": seeds,
-        "machine": f"{platform.machine()}, {first['device']}, {first['threads']} thread per run",
-        "torch": first["torch"],
-        "python": platform.python_version(),
         "arms": {
             arm: {
                 "command": " ".join(ARMS[arm]),
@@ -105,8 +105,8 @@ def table(results: dict[str, Any]) -> str:
             difference = f"{spread(deltas, signed=True)} over {base} ({', '.join(f'{d:+.2f}' for d in deltas)})"
         lines.append(f"| {name} | {spread(arm['student'])} | {spread(arm['teacher'])} | {difference} |")
     seeds = ", ".join(map(str, results["seeds"]))
-    note = f"Seeds {seeds}; mean ± standard deviation; torch {results['torch']}, {results['machine']}."
-    return "\n".join([*lines, "", note, ""])
+    note = f"Seeds {seeds}; mean ± standard deviation; each run's own commit is in the JSON file."
+    return "\n".join([*lines, "", note, "", made_by(results), ""])
 
 
 def spread(values: list[float], signed: bool = False) -> str:
@@ -137,6 +137,8 @@ def main() -> None:
     out.mkdir(exist_ok=True)
     (out / f"{args.name}.json").write_text(json.dumps(results, indent=2) + "\n")
     (out / f"{args.name}.md").write_text(table(results))
+    if "dacs+mrm" in args.arms:
+        shutil.copy(args.folder / f"dacs+mrm-seed{args.seeds[0]}" / "panel.png", out / f"{args.name}.png")
     print(table(results))
 
 

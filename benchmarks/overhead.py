@@ -20,17 +20,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
-import resource
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from overhead_report import overhead, plot, table
-from overhead_steps import ADDED, Bench
+from shared.measuring import peak_memory
+from shared.overhead_report import overhead, plot, table
+from shared.overhead_steps import ADDED, Bench
+from shared.provenance import provenance
 from uda.settings import Settings, preset_values
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,16 +105,6 @@ def print_alone(method: str, arm: str, args: argparse.Namespace) -> None:
     print(seconds, peak_memory(bench.device) / 2**20)
 
 
-def peak_memory(device: torch.device) -> float:
-    """Bytes at this process's peak: allocated on CUDA, else resident."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would start from the peak of the process that started this one
-        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=("small", "paper"), default="small")
@@ -138,17 +128,7 @@ def main() -> None:
         args.preset, args.repeats, args.warmup = "small", 9, 1
         args.name = args.name or f"quick-{args.device}"
 
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    device = (
-        torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else platform.processor() or "CPU"
-    )
-    results = {
-        "machine": f"{device}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "commit": commit.stdout.strip(),
-        "rounds": args.repeats,
-        "rows": [],
-    }
+    results = provenance(args.device) | {"rounds": args.repeats, "rows": []}
     stem = args.out / f"overhead-{args.name or f'{args.preset}-{args.device}'}"
     args.out.mkdir(parents=True, exist_ok=True)
     for method in args.methods:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES
-from ..networks import HRDA, Segmentor, build_network, network_of
+from ..networks import HRDA, Segmentor, build_network
 from ..settings import Settings, settings_of
 from .released import load_official, official_settings
 
@@ -88,6 +88,19 @@ def load_networks(path: str | Path, which: Sequence[str] = WHICH) -> Loaded:
         raise ValueError(f"{file}: {error}") from error
     held = f"a dict of {', '.join(map(str, list(saved)[:5]))}" if isinstance(saved, dict) else type(saved).__name__
     raise ValueError(f"{file}: {EXPECTED}, found {held}")
+
+
+def network_of(settings: Settings, num_classes: int) -> Segmentor:
+    """The network that a run's settings name."""
+    return build_network(
+        settings.encoder,
+        settings.decoder,
+        num_classes,
+        hrda=settings.hrda,
+        encoder_weights=settings.encoder_weights or None,
+        detail_crop=settings.detail_crop,
+        detail_weight=settings.detail_weight,
+    )
 
 
 def _of_run(file: Path, saved: dict[str, Any], which: Sequence[str]) -> Loaded:

@@ -78,11 +78,13 @@ class ClassSet:
     """The classes of a data set: train id k is names[k], drawn in colours[k].
 
     ids: the lookup table of its raw label files, see `id_table`.
+    own: the file in which a user lists classes of one's own, whether it is there or not; None where they are given.
     """
 
     names: list[str]
     colours: NDArray[np.uint8]  # (K, 3)
     ids: NDArray[np.uint8]  # (256,)
+    own: Path | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -112,7 +114,8 @@ class ClassSet:
             highest = int(stored[strange].max())
         kind = "train id" if converted else "raw id"
         known = ranges(np.flatnonzero(table != UNKNOWN).tolist())
-        raise ValueError(f"{path}: expected {kind}s {known}, got {highest}")
+        where = f'; list yours in {self.own}, under a class or under "ignore"' if self.own and not converted else ""
+        raise ValueError(f"{path}: expected {kind}s {known}, got {highest}{where}")
 
 
 def ranges(numbers: list[int]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,7 +99,8 @@ def folder(root: Path, split: str) -> Found:
 
     PATH/classes.json lists the classes; without it they are Cityscapes'.
     """
-    classes = read_classes(root / "classes.json") if (root / "classes.json").exists() else STREETS
+    own = root / "classes.json"
+    classes = replace(read_classes(own) if own.exists() else STREETS, own=own)
     base = root / split if (root / split).is_dir() else root
     Image.init()
     readable = Image.registered_extensions()

@@ -64,11 +64,3 @@ def pad(image: Tensor, labels: Tensor, size: tuple[int, int], fill: int) -> tupl
         return image, labels
     mean = MEAN.to(image)
     return F.pad(image - mean, (0, cols, 0, rows)) + mean, F.pad(labels, (0, cols, 0, rows), value=fill)
-
-
-
-
-
-
-
-

@@ -1,10 +1,10 @@
 """The networks of the trainers: encoders of a library, decoders written out here.
 
-May import settings.
+May import no other room.
 """
 
 from .backbones import Encoder
-from .build import build_network, network_of
+from .build import DECODERS, build_network
 from .daformer import DAFormerHead
 from .deeplabv2 import DeepLabV2Head
 from .deeplabv3plus import DeepLabV3PlusHead
@@ -13,6 +13,7 @@ from .segmentor import Levels, Segmentor
 from .sliding import Box, sliding_boxes, sliding_predict
 
 __all__ = [
+    "DECODERS",
     "HRDA",
     "Box",
     "DAFormerHead",
@@ -25,7 +26,6 @@ __all__ = [
     "Levels",
     "Segmentor",
     "build_network",
-    "network_of",
     "sliding_boxes",
     "sliding_predict",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..settings import DECODERS, Settings
 from .backbones import Encoder
 from .daformer import DAFormerHead
 from .deeplabv2 import DeepLabV2Head
@@ -12,6 +11,8 @@ from .deeplabv3plus import DeepLabV3PlusHead
 from .hrda import HRDA, HRDADecoder
 from .segmentor import Segmentor
 from .small import SmallDecoder, SmallEncoder
+
+DECODERS = ("daformer", "deeplabv2", "deeplabv3plus", "small")
 
 
 def build_network(
@@ -44,40 +45,41 @@ def build_network(
         detail_crop: edge in pixels of HRDA's detail crop.
         detail_weight: share of the detail crop's own loss.
     """
+    body = build_encoder(encoder, decoder, encoder_weights, drop_path)
+
+    def head(width: int, fusion: str) -> nn.Module:
+        return build_head(decoder, body.out_channels, num_classes, width, fusion, dropout)
+
+    if not hrda:
+        return Segmentor(body, head(embed_dim, "aspp"))
+    main, attention = head(embed_dim, "aspp"), head(attention_dim or embed_dim, "conv")
+    stride = body.strides[getattr(main, "logits_level", 0)]
+    both = HRDADecoder(main, attention, stride)
+    return HRDA(body, both, detail_crop, detail_weight=detail_weight)
+
+
+def build_encoder(encoder: str, decoder: str, weights: str | None, drop_path: float | None) -> SmallEncoder | Encoder:
+    """Images to levels, fine to coarse; `out_channels` and `strides` hold their channels and pixels per cell."""
     if decoder not in DECODERS:
         raise ValueError(f"decoder: expected one of {DECODERS}, got {decoder!r}")
     if (encoder == "small") != (decoder == "small"):
         raise ValueError(f'decoder: expected "small" with the encoder "small" alone, got {decoder!r} with {encoder!r}')
-    body: SmallEncoder | Encoder
     if encoder == "small":
-        body = SmallEncoder()
-    else:
-        body = Encoder(encoder, encoder_weights, output_stride=32 if decoder == "daformer" else 8, drop_path=drop_path)
-
-    def head(width: int, fusion: str) -> nn.Module:
-        if decoder == "small":
-            return SmallDecoder(num_classes)
-        if decoder == "deeplabv2":
-            return DeepLabV2Head(body.out_channels, num_classes)
-        if decoder == "deeplabv3plus":
-            return DeepLabV3PlusHead(body.out_channels, num_classes)
-        return DAFormerHead(body.out_channels, num_classes, width, fusion, dropout)
-
-    if not hrda:
-        return Segmentor(body, head(embed_dim, "aspp"))
-    stride = 8 if decoder == "deeplabv2" else 4
-    both = HRDADecoder(head(embed_dim, "aspp"), head(attention_dim or embed_dim, "conv"), stride)
-    return HRDA(body, both, detail_crop, detail_weight=detail_weight)
+        return SmallEncoder()
+    return Encoder(encoder, weights, output_stride=32 if decoder == "daformer" else 8, drop_path=drop_path)
 
 
-def network_of(settings: Settings, num_classes: int) -> Segmentor:
-    """The network that a run's settings name."""
-    return build_network(
-        settings.encoder,
-        settings.decoder,
-        num_classes,
-        hrda=settings.hrda,
-        encoder_weights=settings.encoder_weights or None,
-        detail_crop=settings.detail_crop,
-        detail_weight=settings.detail_weight,
-    )
+def build_head(
+    decoder: str, channels: list[int], num_classes: int, width: int, fusion: str, dropout: float
+) -> nn.Module:
+    """Levels of these channels to logits, which have the first level's size, or that of the head's `logits_level`.
+
+    Width, fusion and dropout are those of DAFormer's head.
+    """
+    if decoder == "small":
+        return SmallDecoder(num_classes)
+    if decoder == "deeplabv2":
+        return DeepLabV2Head(channels, num_classes)
+    if decoder == "deeplabv3plus":
+        return DeepLabV3PlusHead(channels, num_classes)
+    return DAFormerHead(channels, num_classes, width, fusion, dropout)

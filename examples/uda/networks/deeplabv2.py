@@ -20,6 +20,8 @@ class DeepLabV2Head(nn.Module):
             over the four dilations of the paper, (6, 12, 18, 24), returns after the second.
     """
 
+    logits_level = -1  # whose size the logits have
+
     def __init__(self, in_channels: Sequence[int], num_classes: int, dilations: Sequence[int] = (6, 12)) -> None:
         super().__init__()
         branches = [classifier(in_channels[-1], num_classes, 3, dilation) for dilation in dilations]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DECODERS = ("daformer", "deeplabv2", "deeplabv3plus", "small")
+from ..networks import DECODERS
+
 METHODS = ("dacs", "daformer", "hrda", "mic", "source-only")
 MRM_ON = ("target", "source", "both", "mixed", "masked")
 

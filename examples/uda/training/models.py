@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from mrm_loss import MRM
 
+from ..checkpoints.loading import network_of
 from ..checkpoints.released import load_official, read_official
 from ..data.labels import THINGS, ClassSet
-from ..networks import Encoder, Segmentor, network_of
+from ..networks import Encoder, Segmentor
 from ..runtime.rng import own_rng
 from ..selftraining.teacher import make_teacher
 from ..settings import Settings

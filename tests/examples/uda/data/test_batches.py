@@ -4,27 +4,12 @@ import numpy as np
 import pytest
 import torch
 from image_files import write
-from PIL import Image
-from uda.data.batches import zero_margins, Batches
-from uda.data.domain import fitted, open_domain
-from uda.data.labels import CITYSCAPES, CITYSCAPES_IDS, IGNORE
+from uda.data.batches import Batches, zero_margins
+from uda.data.domain import open_domain
+from uda.data.labels import IGNORE
 from uda.data.rare_class import RareClassSampler
 from uda.data.transforms import normalise
 from uda.runtime.rng import generator, uniform
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def test_target_labels_are_not_read(scenes, tmp_path):
@@ -134,16 +119,6 @@ def test_rare_class_samples_depend_on_seed_step_and_number_alone(sparse, scenes)
         assert torch.equal(x[2:], y)
     evenly = Batches(sparse, target, (16, 16), 4, 0)[2]
     assert torch.equal(whole.target_images, evenly.target_images)
-
-
-
-
-
-
-
-
-
-
 
 
 def test_zero_margins() -> None:

@@ -197,7 +197,7 @@ def test_a_folder_without_readable_images(tmp_path):
         ("cityscapes", 34, r"_gtFine_labelIds\.png: expected raw ids 0-33, 255, got 34"),
         ("acdc", 19, r"_gt_labelTrainIds\.png: expected train ids 0-18, 255, got 19"),
         ("darkzurich", 33, r"_gt_labelTrainIds\.png: expected train ids 0-18, 255, got 33"),
-        ("folder", 254, r"x\.v2\.png: expected raw ids 0-33, 255, got 254"),
+        ("folder", 254, r"x\.v2\.png: expected raw ids 0-33, 255, got 254; list yours in .*classes\.json"),
     ],
 )
 def test_strange_ids_are_named(tmp_path, street, layout, strange, message):

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import colorsys
-
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from uda.data.transforms import denormalise, normalise, pad, random_crop, random_flip
-from uda.runtime.rng import generator, own_rng, seed_of, uniform
-from uda.selftraining.colours import colour_jitter, gaussian_blur, strong_augment, turn_hue
+from uda.runtime.rng import generator
 
 
 def test_normalise_and_back():
@@ -52,15 +48,3 @@ def test_padding():
     assert not normalise(x)[:, 4:].any()
     assert (y[4:] == 255).all() and (y[:4] == 1).all()
     assert pad(image, labels, (4, 3), 255) == (image, labels)  # never cut
-
-
-
-
-
-
-
-
-
-
-
-

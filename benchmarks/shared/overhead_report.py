@@ -12,6 +12,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from .provenance import made_by
+
 FEW = 6  # rounds below which there is no interval
 
 
@@ -52,8 +54,7 @@ def table(results: dict[str, Any]) -> str:
             "Derived: the baseline's step plus the parts that the arm adds, timed in the same round; in brackets is the"
             " spread of the parts, not of the baseline."
         )
-    machine = f"{results['machine']}; torch {results['torch']}; commit {results['commit']}"
-    return "\n\n".join([*blocks, f"In brackets: {spread} {results['rounds']} rounds. {machine}."]) + "\n"
+    return "\n\n".join([*blocks, f"In brackets: {spread} {results['rounds']} rounds.", made_by(results)]) + "\n"
 
 
 def steps_table(rows: list[dict[str, Any]]) -> str:

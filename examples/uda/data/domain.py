@@ -1,0 +1,130 @@
+"""A domain: the samples of one split of a data set and how to read them.
+
+It is given as LAYOUT:PATH, such as gta5:/data/gta5 or cityscapes:/data/cityscapes; see layouts.py.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .images import image_size, open_image, read_ids
+from .labels import ClassSet
+from .layouts import LAYOUTS, Sample
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The samples of one split and how to read them.
+
+    spec: LAYOUT:PATH.
+    size: (height, width) of the frame that images and labels are resized to fit before cropping, proportions kept, as
+        the published recipes do: (720, 1280) makes GTA5's 1052 x 1914 704 x 1280. None leaves them as they are.
+    """
+
+    spec: str
+    samples: list[Sample]
+    classes: ClassSet
+    size: tuple[int, int] | None = None
+
+    @property
+    def root(self) -> Path:
+        return Path(self.spec.partition(":")[2]).expanduser()
+
+    def pixels(self, index: int) -> Tensor:
+        """(3, H, W) uint8, RGB."""
+        image = np.array(open_image(self.samples[index].image).convert("RGB"))
+        return self._resize(torch.from_numpy(image).permute(2, 0, 1))
+
+    def image(self, index: int) -> Tensor:
+        """(3, H, W) in [0, 1]."""
+        return self.pixels(index).float() / 255
+
+    def labels(self, index: int, resized: bool = True) -> Tensor:
+        """(H, W) train ids, uint8, 255 where ignored; in the file's own size unless `resized`."""
+        sample = self.samples[index]
+        labels = torch.from_numpy(self.classes.train_ids(read_ids(sample.label), sample.label, sample.converted))
+        return self._resize(labels) if resized else labels
+
+    def labelled(self, index: int) -> tuple[Tensor, Tensor]:
+        """Pixels (3, H, W) and labels (H, W) of one size.
+
+        Raises:
+            ValueError: the two files differ in size, see `check_size`.
+        """
+        labels = self.labels(index, resized=False)
+        self.check_size(index, labels)
+        pixels, labels = self.pixels(index), self._resize(labels)
+        if labels.shape != pixels.shape[1:]:
+            labels = F.interpolate(labels[None, None], pixels.shape[1:], mode="nearest-exact")[0, 0]
+        return pixels, labels
+
+    def check_size(self, index: int, labels: Tensor) -> None:
+        """Raises ValueError where labels in their file's own size are not of their image's.
+
+        Less than 1 % passes with a warning: some of GTA5's pairs differ by a few pixels.
+        """
+        image, path = self.samples[index]
+        expected, got = image_size(image), tuple(labels.shape)
+        if any(abs(a - b) > 0.01 * b for a, b in zip(got, expected)):
+            raise ValueError(f"{path}: expected labels of the image's size {expected}, got {got}")
+        if got != expected:
+            warnings.warn(f"{path}: labels {got} are resized to their image's size {expected}", stacklevel=2)
+
+    def check_labels(self) -> None:
+        """Raises FileNotFoundError, at once instead of in the middle of a run, where an image has no label file."""
+        missing = [sample for sample in self.samples if not sample.label.exists()]
+        if missing:
+            image, label = missing[0]
+            counts = f"{len(missing)} of {len(self)} images have no labels"
+            raise FileNotFoundError(f"{label}: expected the labels of {image}, found no such file ({counts})")
+
+    def _resize(self, x: Tensor) -> Tensor:
+        """Bytes (3, H, W) or labels (H, W) to `size`; bilinear without smoothing, as in the published recipes."""
+        size = fitted((x.shape[-2], x.shape[-1]), self.size) if self.size else x.shape[-2:]
+        if x.shape[-2:] == size:
+            return x
+        if x.ndim == 2:
+            return F.interpolate(x[None, None], size, mode="nearest-exact")[0, 0]
+        # bytes alone would be rounded twice, between rows and columns
+        return F.interpolate(x[None].float(), size, mode="bilinear")[0].round_().byte()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def fitted(size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
+    """The largest (height, width) of the proportions of `size` that fits the frame, which is turned for tall images."""
+    scale = min(max(frame) / max(size), min(frame) / min(size))
+    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+
+
+def open_domain(spec: str, split: str = "train", size: tuple[int, int] | None = None) -> Domain:
+    """The domain that LAYOUT:PATH names.
+
+    Args:
+        spec: the layout, one of `LAYOUTS`, and the folder.
+        split: "train" or "val"; GTA5 and SYNTHIA have one split for both.
+        size: see `Domain`.
+
+    Raises:
+        ValueError: no such layout.
+        FileNotFoundError: the folder is not laid out so.
+    """
+    layout, colon, path = spec.partition(":")
+    if not colon or layout not in LAYOUTS:
+        raise ValueError(f"expected LAYOUT:PATH with LAYOUT one of {', '.join(LAYOUTS)}, got {spec!r}")
+    return Domain(spec, *LAYOUTS[layout](Path(path).expanduser(), split), size)
+
+
+def check_classes(source: Domain, target: Domain) -> None:
+    """Raises ValueError where the two domains have other classes or order them otherwise."""
+    ours, theirs = source.classes.names, target.classes.names
+    if ours != theirs:
+        raise ValueError(f"expected one list of classes, got {ours} in {source.spec} and {theirs} in {target.spec}")

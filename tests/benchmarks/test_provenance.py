@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from shared import provenance as module
+from shared.provenance import ROOT, made_by, provenance
+
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+
+
+def test_the_command_and_its_environment(monkeypatch):
+    monkeypatch.setattr(module.sys, "argv", [str(ROOT / "benchmarks" / "overhead.py"), "--name", "two words"])
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")
+    origin = provenance()
+    assert origin["command"] == "python benchmarks/overhead.py --name 'two words'"
+    assert origin["environment"]["MALLOC_TRIM_THRESHOLD_"] == "7"
+    assert re.fullmatch(r"[0-9a-f]{7,}(-dirty)?|", origin["commit"])
+    assert "MALLOC_TRIM_THRESHOLD_=7 " in made_by(origin)
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
+def test_every_result_says_how_it_was_made(path):
+    result = json.loads(path.read_text())
+    words = result["command"].split()
+    assert words[0] == "python" and (ROOT / words[1]).is_file()
+    assert isinstance(result["environment"], dict)
+    assert all(result[key] for key in ("commit", "machine", "torch", "python"))
