@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 
-import page
+import framework_scripts as page
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint

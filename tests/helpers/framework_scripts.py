@@ -1,7 +1,7 @@
 """The blocks of `examples/frameworks.md`, and runs of them with the gradients of every optimiser step recorded.
 
-`python page.py CODES OUT` runs the scripts of a JSON file one after the other in this process, one of several, and
-saves what was recorded of each.
+`python framework_scripts.py CODES OUT` runs the scripts of a JSON file one after the other in this process, one of
+several, and saves what was recorded of each.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from pages import ROOT
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 import mrm_loss.rebuilder
 
-PAGE = Path(__file__).parents[2] / "examples" / "frameworks.md"
+PAGE = ROOT / "examples" / "frameworks.md"
 
 
 def blocks() -> dict[str, str]:
