@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import subprocess
 import sys
 import warnings
 from dataclasses import asdict, dataclass, field
@@ -76,6 +78,42 @@ def run(code: str, dtype: torch.dtype = torch.float64) -> tuple[dict[str, Any], 
         hook.remove()
         mrm_loss.rebuilder.draw_mask = draw
     return names, recording
+
+
+def run_in_two_processes(scripts: dict[str, str], folder: Path) -> dict[str, list[Recording]]:
+    """Starts this file twice, with the environment of torchrun; for each script the recordings of both processes."""
+    (folder / "scripts.json").write_text(json.dumps(scripts))
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in scripts]
+    ports = [str(s.getsockname()[1]) for s in sockets]
+    for s in sockets:
+        s.close()
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "PORTS": " ".join(ports),
+        "MASTER_ADDR": "127.0.0.1",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "test",
+        "ACCELERATE_USE_CPU": "true",  # as `accelerate launch --cpu` does
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, folder / "scripts.json", folder / f"{rank}.pt"],
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+        )
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=600) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    recorded = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return {name: [Recording(**each[name]) for each in recorded] for name in scripts}
 
 
 def main() -> None:
