@@ -1,4 +1,7 @@
-"""The notebook: its cells run one after the other, and what is committed shows what they print."""
+"""The notebook: its cells run one after the other, and what is committed shows what they print.
+
+After a change: `pip install nbclient ipykernel` and, in examples/, `jupyter execute --inplace quickstart.ipynb`.
+"""
 
 from __future__ import annotations
 
