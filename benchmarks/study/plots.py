@@ -40,7 +40,7 @@ def plot_contrasts(
     left.set_xticks(range(len(names)), names, fontsize=8, rotation=35, ha="right", rotation_mode="anchor")
     left.set_xlim(-0.5, len(names) - 0.5)
     left.set_ylabel("student mIoU")
-    left.set_title("each seed a dot, its runs joined; bar: mean", fontsize=9)
+    left.set_title("each seed a dot, its runs joined; bar: mean of the arm's seeds", fontsize=9)
 
     right.axvspan(-small, small, color="#eeeeee", zorder=0)
     draw_differences(right, rows)

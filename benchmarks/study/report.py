@@ -61,9 +61,7 @@ def seeds(result: Paired) -> str:
 
 def arm_table(lines: list[Line], arms: Iterable[str]) -> list[str]:
     """What every arm reached, over the seeds that it has."""
-    table = heading(
-        "arm", "n", "student", "target statistics", "teacher", "masked cells: own", "filled", "blank", "seconds per run"
-    )
+    table = heading("arm", "n", "student", "target statistics", "teacher", "masked cells: own", "filled", "blank")
     for arm in arms:
         own = [line for line in lines if line["arm"] == arm]
         if not own:
@@ -75,8 +73,7 @@ def arm_table(lines: list[Line], arms: Iterable[str]) -> list[str]:
             for kind in ("own", "filled", "blank")
         ]
         means = [spread([line[key] for line in own]) for key in ("student", "student, target statistics", "teacher")]
-        seconds = statistics.mean(line["seconds"] for line in own)
-        table.append(row(arm, str(len(own)), *means, *masked, f"{seconds:.0f}"))
+        table.append(row(arm, str(len(own)), *means, *masked))
     return table
 
 
@@ -105,11 +102,12 @@ def screen_table(lines: list[Line]) -> list[str]:
 
 
 def compute(lines: list[Line]) -> str:
-    """Seconds of one thread of all runs; a start counts once."""
+    """Time of all runs; a start counts once."""
     starts = {(line["start"], line["commit"]): line["start seconds"] for line in lines}
     seconds = sum(line["seconds"] for line in lines) + sum(starts.values())
     machines = sorted({f"torch {line['torch']}, {line['machine']}" for line in lines})
-    return f"{len(lines)} runs, {len(starts)} starts, {seconds / 3600:.1f} hours of one thread; {'; '.join(machines)}."
+    time = f"{seconds / 3600:.1f} hours by the clock, one thread each, beside other work"
+    return f"{len(lines)} runs, {len(starts)} starts, {time}; {'; '.join(machines)}."
 
 
 def unpaired(lines: list[Line]) -> list[str]:

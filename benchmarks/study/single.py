@@ -117,7 +117,7 @@ def load_start(run: Run, start: dict[str, Any]) -> None:
 
 def run_arm(arm: Arm, settings: Settings, start: dict[str, Any]) -> dict[str, Any]:
     """Trains an arm to its end; what it reached there and on the way."""
-    began, curve = time.perf_counter(), []
+    began, busy, curve = time.perf_counter(), time.process_time(), []
     with tempfile.TemporaryDirectory() as folder:
         run, step_function = open_run(arm, settings, Path(folder) / "run")
         load_start(run, start)
@@ -138,6 +138,7 @@ def run_arm(arm: Arm, settings: Settings, start: dict[str, Any]) -> dict[str, An
         "iou": iou,
         "curve": curve,
         "seconds": round(time.perf_counter() - began, 1),
+        "cpu seconds": round(time.process_time() - busy, 1),
     }
 
 

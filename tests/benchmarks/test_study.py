@@ -257,12 +257,12 @@ def test_tables_of_canned_lines():
     lines += [canned("dacs", 22, 51.0), canned("dacs+mrm", 22, 53.0), canned("dacs+mask-only", 22, 53.5)]
     lines += [canned("dacs+mrm", 0, 60.0), canned("dacs+mask-only", 0, 50.0), canned("dacs+nothing-masked x1", 23, 1.0)]
     text = report.tables(lines)
-    assert "| dacs | 2 | 50.50 ± 0.71 | 50.50 ± 0.71 | 50.50 ± 0.71 | 70.50 |  |  | 100 |" in text
+    assert "| dacs | 2 | 50.50 ± 0.71 | 50.50 ± 0.71 | 50.50 ± 0.71 | 70.50 |  |  |" in text
     assert "| dacs+mrm - dacs+mask-only | 2 | +0.00 [-6.35, +6.35] | not shown | +0.50, -0.50 | 21 to 22 |" in text
     assert "| dacs+mrm - dacs | 2 | +2.50 [-3.85, +8.85] | not shown | +3.00, +2.00 | 21 to 22 |" in text
     assert "| dacs+mrm | dacs+mask-only | 1 | 60.00 |  | +10.00 | +10.00 |" in text
     assert "| dacs+nothing-masked | 1 | 1.00 |" in text
-    assert "9 runs, 4 starts, 0.3 hours of one thread" in text
+    assert "9 runs, 4 starts, 0.3 hours by the clock" in text
     assert "WARNING" not in text
     assert "WARNING: not one start: dacs-seed21" in report.tables(
         [*lines, canned("dacs+local", 21, 1.0, **{"start student": 29.0})]
