@@ -27,7 +27,7 @@ import before  # noqa: F401 (its faults come first in the table)
 import during  # noqa: F401
 import torch
 from place import Place
-from runs import FAULTS, Fault
+from runs import FAULTS, Fault, Outcome
 
 SLOW = 15.0  # seconds that a process may take to be gone
 
@@ -66,6 +66,8 @@ def provoke(fault: Fault, root: Path, ended: Path | None, start: float) -> dict[
     place = Place(root, ended)
     try:
         outcome = fault.provoke(place)
+    except Exception as error:  # of this script's own
+        outcome = Outcome(f"TRACEBACK here: {error!r}", -1, 0.0, "", 0, False)
     finally:
         place.close()
     row = {"group": fault.group, "what": fault.what, **dataclasses.asdict(outcome)}
