@@ -17,6 +17,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def provoke(fault: Fault, root: Path, ended: Path | None, start: float) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="part of a group or description")
+    parser.add_argument("--jobs", type=int, default=1, help="faults at a time (default: 1)")
     args = parser.parse_args()
     describe = ["git", "describe", "--always", "--dirty"]
     results: dict[str, Any] = {
@@ -93,15 +95,16 @@ def main() -> None:
         if run.wait():
             sys.exit(run.said())
         results["start"] = first.script("train_mic_mrm.py", "--help").outcome().seconds
-        for number, fault in enumerate(FAULTS):
-            if args.only in f"{fault.group}: {fault.what}":
-                row = provoke(fault, Path(name) / str(number), run.folder, results["start"])
-                results["faults"].append(row)
-                print(
-                    f"{row['what']}: {row['line']} | {row['status']} | {row['seconds']:.1f} s | {row['kept']}",
-                    flush=True,
-                )
-                print(f"    {row['problems']}" if row["problems"] else "", flush=True)
+        chosen = [fault for fault in FAULTS if args.only in f"{fault.group}: {fault.what}"]
+
+        def one(number: int) -> dict[str, Any]:
+            row = provoke(chosen[number], Path(name) / str(number), run.folder, results["start"])
+            said = f"{row['what']}: {row['line']} | {row['status']} | {row['seconds']:.1f} s | {row['kept']}"
+            print("\n    ".join([said, *row["problems"]]), flush=True)
+            return row
+
+        with ThreadPoolExecutor(args.jobs) as pool:
+            results["faults"] = list(pool.map(one, range(len(chosen))))
     if not args.only:
         (ROOT / "benchmarks" / "results" / "faults.json").write_text(json.dumps(results, indent=1) + "\n")
         (ROOT / "benchmarks" / "results" / "faults.md").write_text(table(results))
