@@ -78,6 +78,7 @@ def provoke(fault: Fault, root: Path, ended: Path | None, start: float) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="part of a group or description")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
     parser.add_argument("--jobs", type=int, default=1, help="faults at a time (default: 1)")
     args = parser.parse_args()
     describe = ["git", "describe", "--always", "--dirty"]
@@ -97,17 +98,19 @@ def main() -> None:
         results["start"] = first.script("train_mic_mrm.py", "--help").outcome().seconds
         chosen = [fault for fault in FAULTS if args.only in f"{fault.group}: {fault.what}"]
 
-        def one(number: int) -> dict[str, Any]:
-            row = provoke(chosen[number], Path(name) / str(number), run.folder, results["start"])
+        done: dict[int, dict[str, Any]] = {}
+
+        def one(number: int) -> None:
+            done[number] = row = provoke(chosen[number], Path(name) / str(number), run.folder, results["start"])
             said = f"{row['what']}: {row['line']} | {row['status']} | {row['seconds']:.1f} s | {row['kept']}"
             print("\n    ".join([said, *row["problems"]]), flush=True)
-            return row
+            results["faults"] = [done[k] for k in sorted(done)]
+            if not args.only:  # what there is so far
+                (args.out / "faults.json").write_text(json.dumps(results, indent=1) + "\n")
+                (args.out / "faults.md").write_text(table(results))
 
         with ThreadPoolExecutor(args.jobs) as pool:
-            results["faults"] = list(pool.map(one, range(len(chosen))))
-    if not args.only:
-        (ROOT / "benchmarks" / "results" / "faults.json").write_text(json.dumps(results, indent=1) + "\n")
-        (ROOT / "benchmarks" / "results" / "faults.md").write_text(table(results))
+            list(pool.map(one, range(len(chosen))))
     print(table(results))
     sys.exit(any(row["problems"] for row in results["faults"]))
 
