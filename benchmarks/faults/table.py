@@ -83,7 +83,7 @@ def main() -> None:
     args = parser.parse_args()
     describe = ["git", "describe", "--always", "--dirty"]
     results: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/faults/table.py", *sys.argv[1:]]),
+        "command": f"python benchmarks/faults/table.py --jobs {args.jobs}",
         "commit": subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip(),
         "torch": torch.__version__,
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
