@@ -161,6 +161,7 @@ def _(place: Place) -> Outcome:
 
 @fault("files that run code", "given to predict.py")
 def _(place: Place) -> Outcome:
+    place.scenes()
     image = next(place.root.glob("scenes/gta5/images/*.png"))
     words = [str(bait(place)), str(image), "--out", str(place.root / "predicted")]
     return checked(place, place.script("predict.py", *words).outcome())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import socket
 import subprocess
@@ -35,12 +34,15 @@ class Place:
     def scenes(self, val: int = 3, name: str = "scenes") -> tuple[Path, Path]:
         return write_scenes(self.root / f"{name}{val if val != 3 else ''}", source=6, target=6, val=val, size=(48, 96))
 
-    def script(self, script: str, *words: str, folder: Path | None = None, user: str = "", **options: Any) -> Started:
+    def script(
+        self, script: str, *words: str, folder: Path | None = None, user_rights: bool = False, **options: Any
+    ) -> Started:
         self.scenes()
-        if user:
-            account = pwd.getpwnam(user)
-            options |= {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        line = [sys.executable, str(ROOT / "examples" / script), *words]
+        # root may write everywhere, but for this
+        humble = (
+            ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if user_rights and os.getuid() == 0 else []
+        )
+        line = [*humble, sys.executable, str(ROOT / "examples" / script), *words]
         return Started(line, self, folder or self.root / "none", self.root / "scenes", **options)
 
     def words(self, *words: str, workers: int = 0, iterations: int = 6, val: int = 3, folder: Path) -> list[str]:
@@ -50,18 +52,22 @@ class Place:
         options |= {"--pretrain-iterations": "1", "--eval-every": "1000"}
         return [*RECIPE, *(word for pair in options.items() for word in pair), *words]
 
-    def train(self, *words: str, disk: int = 0, user: str = "", out: Path | None = None, **more: Any) -> Started:
+    def train(
+        self, *words: str, disk: int = 0, user_rights: bool = False, out: Path | None = None, **more: Any
+    ) -> Started:
         more.pop("own_data", None)  # every place has its own
         if disk:
             self.mount(disk)
         folder = out or (self.disk if disk else self.root) / "run"
-        return self.script("train_mic_mrm.py", *self.words(*words, folder=folder, **more), folder=folder, user=user)
+        return self.script(
+            "train_mic_mrm.py", *self.words(*words, folder=folder, **more), folder=folder, user_rights=user_rights
+        )
 
     def resume(
-        self, *words: str, script: str = "train_mic_mrm.py", folder: Path | None = None, user: str = ""
+        self, *words: str, script: str = "train_mic_mrm.py", folder: Path | None = None, user_rights: bool = False
     ) -> Started:
         folder = folder or self.root / "resumed"
-        return self.script(script, "--resume", str(folder), *words, folder=folder, user=user)
+        return self.script(script, "--resume", str(folder), *words, folder=folder, user_rights=user_rights)
 
     def two(self, *words: str, torchrun: bool, **more: Any) -> Started:
         more.pop("own_data", None)

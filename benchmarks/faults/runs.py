@@ -18,7 +18,7 @@ import torch
 LIMIT = 90.0  # seconds after which a process counts as hung
 
 
-Provoke = Callable[["Place"], "Outcome"]
+Provoke = Callable[[Any], "Outcome"]  # gets a Place
 
 
 @dataclass
@@ -30,6 +30,7 @@ class Outcome:
     seconds: float
     kept: str
     left: int  # processes that outlived the run
+    from_start: bool  # whether the seconds are counted from the start of the command
 
     def keeping(self, kept: str) -> Outcome:
         return dataclasses.replace(self, kept=kept)
@@ -72,7 +73,7 @@ class Started:
             **options,
         )
         self.others: list[Started] = []
-        self.since = time.monotonic()
+        self.since, self.from_start = time.monotonic(), True
 
     def until(self, happened: Callable[[], bool] | None = None, steps: int = 0) -> Started:
         """Waits until something is so, or so many steps are logged; from then on time counts."""
@@ -80,7 +81,7 @@ class Started:
             if self.process.poll() is not None or time.monotonic() > self.since + LIMIT:
                 raise RuntimeError(f"ended before its fault:\n{self.said()}")
             time.sleep(0.01)
-        self.since = time.monotonic()
+        self.since, self.from_start = time.monotonic(), False
         return self
 
     def session(self) -> list[int]:
@@ -114,7 +115,7 @@ class Started:
         return [found[rank] for rank in sorted(found)]
 
     def signal(self, number: int, group: bool = False) -> None:
-        self.since = time.monotonic()
+        self.since, self.from_start = time.monotonic(), False
         (os.killpg if group else os.kill)(self.process.pid, number)
 
     def wait(self) -> int:
@@ -139,7 +140,9 @@ class Started:
         logs = [run.said() for run in (self, *self.others)]
         said = next((line for log in logs if (line := last_line(log))), "")
         status = next((status for status in statuses if status > 0), statuses[0])
-        return Outcome(said.replace(str(self.place.root), "…"), status, seconds, kept(self.folder), len(left))
+        return Outcome(
+            said.replace(str(self.place.root), "…"), status, seconds, kept(self.folder), len(left), self.from_start
+        )
 
 
 def last_line(log: str) -> str:
@@ -160,7 +163,8 @@ def kept(folder: Path) -> str:
     """Whether what the run has written before can be used."""
     if not folder.exists():
         return "no folder was made"
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] if lines(folder) else []
+    text = (folder / "metrics.jsonl").read_text() if lines(folder) else ""
+    rows = [json.loads(line) for line in text.splitlines() if line.endswith("}")]  # the last can be torn
     found = []
     for name in ("checkpoint.pt", "checkpoint-previous.pt"):
         try:
