@@ -8,6 +8,7 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -30,6 +31,10 @@ def checkpoint_activations(encoder: nn.Module) -> int:
 
 def _forward(block: nn.Module, *args: Any) -> Any:
     once = partial(type(block).forward, block)
+    if (
+        torch.compiler.is_compiling()
+    ):  # there statistics are recorded at the end of the forward, not where it is run again
+        return checkpoint(once, *args, use_reentrant=False)
     return checkpoint(once, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _recorded(block)))
 
 
