@@ -72,7 +72,10 @@ def build_encoder(encoder: str, decoder: str, weights: str | None, drop_path: fl
 def build_head(
     decoder: str, channels: list[int], num_classes: int, width: int, fusion: str, dropout: float
 ) -> nn.Module:
-    """Levels of these channels to logits of the first level's size, or that of the head's `logits_level`; width, fusion and dropout are those of DAFormer's head."""
+    """Levels of these channels to logits, which have the first level's size, or that of the head's `logits_level`.
+
+    Width, fusion and dropout are those of DAFormer's head.
+    """
     if decoder == "small":
         return SmallDecoder(num_classes)
     if decoder == "deeplabv2":
