@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.evaluation import evaluate, mean_iou
-from ..checkpoints.files import read_checkpoint, write_checkpoint
+from ..checkpoints.files import PREVIOUS, read_checkpoint, set_damaged_aside, write_checkpoint
 from ..data.batches import Batch, Batches
 from ..data.class_statistics import class_statistics
 from ..data.labels import SYNTHIA13, SYNTHIA16
@@ -109,6 +109,8 @@ class Run:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"{path}: does not fit the run's settings.json ({reason})") from error
         if rank_and_world()[0] == 0:
+            if path.name == PREVIOUS:
+                set_damaged_aside(self.folder)
             if text := other_processes(state.get("processes"), self.settings.batch_size):
                 print(text)
             self.evaluated = keep_metrics(self.metrics, self.step, self.total)
