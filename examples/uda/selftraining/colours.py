@@ -52,7 +52,7 @@ def strong_augment(images: Tensor, generators: list[torch.Generator], jitter: fl
 
 
 def draw_colours(gen: torch.Generator, strength: float) -> Colours:
-    """Brightness, contrast and saturation times U(1 - s, 1 + s), hue turned by U(-s, s) of a circle, in random order."""
+    """Brightness, contrast, saturation times U(1 - s, 1 + s), hue turned by U(-s, s) of a circle, in random order."""
     jitter, sigma = [], None
     if uniform(gen) < 0.8:
         for which in torch.randperm(4, generator=gen).tolist():
@@ -80,7 +80,8 @@ def hue_matrix(turn: float) -> Tensor:
     angle = 2 * math.pi * turn
     cos, sin = math.cos(angle), math.sin(angle)
     rotation = torch.tensor([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
-    return torch.linalg.inv(YIQ) @ rotation @ YIQ
+    matrix: Tensor = torch.linalg.inv(YIQ) @ rotation @ YIQ
+    return matrix
 
 
 def turn_hue(image: Tensor, matrix: Tensor) -> Tensor:
