@@ -195,7 +195,7 @@ def table(results: dict[str, Any]) -> str:
         left = sum(t["half a checkpoint left"] for t in those)
         equal = sum(not t["differs"] for t in those)
         lines.append(
-            f"| {world} | {workers} | {len(those)} | {writing} ({left} left half a one) | {equal} of {len(those)} |"
+            f"| {world} | {workers} | {len(those)} | {writing} ({left} left half of one) | {equal} of {len(those)} |"
         )
     slowest = max((t["seconds"] for t in trials if t["processes"] > 1), default=0.0)
     lines += ["", f"Of two processes, the other ended by itself within {slowest} s."] if slowest else []
@@ -215,7 +215,7 @@ def main() -> None:
     args = parser.parse_args()
     describe = ["git", "describe", "--always", "--dirty"]
     results: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/kill_and_resume.py", *sys.argv[1:]]),
+        "command": f"python benchmarks/kill_and_resume.py --kills {args.kills} --pairs {args.pairs} --jobs {args.jobs}",
         "commit": subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip(),
         "torch": torch.__version__,
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",

@@ -17,6 +17,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import before  # noqa: F401 (its faults come first in the table)
 import during  # noqa: F401
 import torch
 from place import Place
-from runs import FAULTS, Fault
+from runs import FAULTS, Fault, Outcome
 
 SLOW = 15.0  # seconds that a process may take to be gone
 
@@ -66,6 +67,8 @@ def provoke(fault: Fault, root: Path, ended: Path | None, start: float) -> dict[
     place = Place(root, ended)
     try:
         outcome = fault.provoke(place)
+    except Exception as error:  # of this script's own
+        outcome = Outcome(f"TRACEBACK here: {error!r}", -1, 0.0, "", 0, False)
     finally:
         place.close()
     row = {"group": fault.group, "what": fault.what, **dataclasses.asdict(outcome)}
@@ -75,10 +78,12 @@ def provoke(fault: Fault, root: Path, ended: Path | None, start: float) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="part of a group or description")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
+    parser.add_argument("--jobs", type=int, default=1, help="faults at a time (default: 1)")
     args = parser.parse_args()
     describe = ["git", "describe", "--always", "--dirty"]
     results: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/faults/table.py", *sys.argv[1:]]),
+        "command": f"python benchmarks/faults/table.py --jobs {args.jobs}",
         "commit": subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip(),
         "torch": torch.__version__,
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
@@ -91,18 +96,21 @@ def main() -> None:
         if run.wait():
             sys.exit(run.said())
         results["start"] = first.script("train_mic_mrm.py", "--help").outcome().seconds
-        for number, fault in enumerate(FAULTS):
-            if args.only in f"{fault.group}: {fault.what}":
-                row = provoke(fault, Path(name) / str(number), run.folder, results["start"])
-                results["faults"].append(row)
-                print(
-                    f"{row['what']}: {row['line']} | {row['status']} | {row['seconds']:.1f} s | {row['kept']}",
-                    flush=True,
-                )
-                print(f"    {row['problems']}" if row["problems"] else "", flush=True)
-    if not args.only:
-        (ROOT / "benchmarks" / "results" / "faults.json").write_text(json.dumps(results, indent=1) + "\n")
-        (ROOT / "benchmarks" / "results" / "faults.md").write_text(table(results))
+        chosen = [fault for fault in FAULTS if args.only in f"{fault.group}: {fault.what}"]
+
+        done: dict[int, dict[str, Any]] = {}
+
+        def one(number: int) -> None:
+            done[number] = row = provoke(chosen[number], Path(name) / str(number), run.folder, results["start"])
+            said = f"{row['what']}: {row['line']} | {row['status']} | {row['seconds']:.1f} s | {row['kept']}"
+            print("\n    ".join([said, *row["problems"]]), flush=True)
+            results["faults"] = [done[k] for k in sorted(done)]
+            if not args.only:  # what there is so far
+                (args.out / "faults.json").write_text(json.dumps(results, indent=1) + "\n")
+                (args.out / "faults.md").write_text(table(results))
+
+        with ThreadPoolExecutor(args.jobs) as pool:
+            list(pool.map(one, range(len(chosen))))
     print(table(results))
     sys.exit(any(row["problems"] for row in results["faults"]))
 

@@ -284,12 +284,12 @@ def test_an_interrupted_evaluation_is_made_on_resuming(settings, monkeypatch):
     cfg = dataclasses.replace(settings, eval_every=3)
     real, calls = Run.evaluate, []
 
-    def interrupted(run):
+    def interrupted(run, *args):
         calls.append(run.step)
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)  # the request is answered at once
-        return real(run)
+        return real(run, *args)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "evaluate", interrupted)

@@ -34,6 +34,7 @@ def test_success(capsys, monkeypatch, result):
         (ValueError("--lr: expected\n  a number"), "error: --lr: expected a number"),
         (FileNotFoundError("x.png: no such file"), "error: x.png: no such file"),
         (OSError(errno.ENOSPC, "No space left on device", "m.jsonl"), "error: m.jsonl: the disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "run"), "error: run: permission denied"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory"), "error: out of memory; a smaller --batch-size"),
         (RuntimeError("gloo: Connection closed by peer"), "error: another process of this run has ended"),
         (RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed."), "error: a process that loads data"),
