@@ -69,11 +69,14 @@ def test_scripts_run_to_the_end(settings, script, method, names):
     for name in ("settings.json", "metrics.jsonl", "result.json", "checkpoint.pt", "curves.png", "panel.png"):
         assert (folder / name).stat().st_size > 0
     rows = metrics(folder)
-    assert {"step", *names} == set(next(row for row in rows if row["step"] == 6))
+    shown = {"mrm_gradient"} if "mrm" in names else set()
+    assert {"step", *names, *shown} == set(next(row for row in rows if row["step"] == 6))
     assert {"miou_student", "miou_teacher"} <= set(rows[-1])
+    assert ("agreement_masked" in rows[-2]) == ("mrm" in names)
     result = json.loads((folder / "result.json").read_text())
     assert result["miou"]["student"] == pytest.approx(rows[-1]["miou_student"], abs=1e-4)
     assert "mIoU" in done.stdout
+    assert f"predict.py {folder} IMAGE_OR_FOLDER" in done.stdout.splitlines()[-1]  # what to run next
     assert "road" in done.stdout
     saved = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert saved["step"] == 6
@@ -99,7 +102,7 @@ def test_arms_pair_by_seed(settings, tmp_path):
             assert torch.equal(x, y)
     baseline, with_mrm = seen[0.0][1], seen[2.0][1]
     for a, b in zip(baseline[:3], with_mrm[:3]):  # two of pretraining, and the first with MRM: the same weights so far
-        assert {**a, "mrm": None} == {**b, "mrm": None}
+        assert {**a, "mrm": None, "mrm_gradient": None} == {**b, "mrm": None, "mrm_gradient": None}
     assert with_mrm[2]["mrm"] > 0
     assert baseline[-1]["source"] != with_mrm[-1]["source"]
 

@@ -98,9 +98,8 @@ def evaluate_if_due(run: Run, data: Batches, stop: Interrupts, bar: Any) -> bool
     if not evaluation_due(run):
         return False
     with stop.at_once():
-        confusions, shares = run.evaluate(), agreement(run, data)
-        if shares:
-            run.log(**shares)
+        shares = agreement(run, data)
+        confusions = run.evaluate(shares)
         if run.board.writer is not None:  # it takes a second or two, and nobody sees it elsewhere
             show_panel(run)
     scores = ", ".join(f"{name} {mean_iou(confusion):.2f}" for name, confusion in confusions.items())

@@ -6,7 +6,7 @@ A run's folder holds settings.json, metrics.jsonl, checkpoint.pt and, at the end
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -131,12 +131,17 @@ class Run:
                 file.write(json.dumps({"step": self.step, **rounded}) + "\n")
             self.board.scalars(self.step, values)
 
-    def evaluate(self) -> dict[str, Tensor]:
+    def evaluate(self, also: Mapping[str, float] | None = None) -> dict[str, Tensor]:
         """Confusion matrices of student and teacher on the target's validation split; logs their mIoU.
 
         Empty where the target has no labels.
+
+        Args:
+            also: is logged with it, in the same line.
         """
         if self.validation is None:
+            if also:
+                self.log(**also)
             return {}
         self.average_buffers()
         networks, window = {"student": self.models.student.network}, self.settings.eval_window
@@ -152,7 +157,8 @@ class Run:
                 f"{mean}_{name}": miou
                 for mean, by_name in self.means(confusions).items()
                 for name, miou in by_name.items()
-            }
+            },
+            **(also or {}),
         )
         self.evaluated.add(self.step)
         return confusions

@@ -14,9 +14,9 @@ def test_a_dry_run_says_what_it_found_and_leaves_nothing(settings, capsys):
     train(cfg, train_mic_mrm.Student, train_mic_mrm.train_step)
     printed = capsys.readouterr().out
     named = [line.split()[0] for line in printed.splitlines() if line[:1].strip()]
-    assert named == (
-        "run device source labels target validation network weights Rebuilder losses memory step loading ready".split()
-    )
+    steps = ["losses", "memory", "step", "loading", "ready"]
+    data = ["source", "labels", "target", "validation"]
+    assert named == ["run", "device", *data, "network", "weights", "Rebuilder", *steps]
     for words in ("6 images, the first of 48 x 96", "road", ", mrm ", "0.2 M parameters", "GiB at the peak"):
         assert words in printed
     assert all(len(line) <= 100 for line in printed.splitlines())
