@@ -87,8 +87,7 @@ class Bench:
         for optimizer in used:
             optimizer.zero_grad()
         train_mic_mrm.train_step(STEP, self.batch, self.models, cfg, Draws(cfg, STEP))
-        for optimizer in used:
-            optimizer.step()
+        self.models.passes.step(used)
 
     def parts(self) -> dict[str, float]:
         """Seconds of each part of MRM's pass; features are cut from the graph between the parts."""

@@ -92,10 +92,13 @@ class Elsewhere(TorchDispatchMode):
     def __enter__(self):
         self.overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
         torch.__future__.set_overwrite_module_params_on_conversion(True)
+        self.autocast = torch.autocast
+        torch.autocast = lambda device, *args, **kwargs: self.autocast("cpu", *args, **kwargs)
         return super().__enter__()
 
     def __exit__(self, *error):
         torch.__future__.set_overwrite_module_params_on_conversion(self.overwrite)
+        torch.autocast = self.autocast
         return super().__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

@@ -11,12 +11,14 @@ from torch import nn
 from tqdm import tqdm
 
 from ..checkpoints.evaluation import mean_iou
-from ..data.batches import batches
+from ..data.batches import Batches, batches
 from ..runtime.command import note
 from ..runtime.interrupts import Interrupts
+from ..runtime.meter import Meter, in_short
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
-from .report import report
+from .indicators import GradientShare, agreement, in_words
+from .report import report, show_panel
 from .run import AfterStep, Run, StepFunction, batches_of, one_step
 from .watch import Watch
 
@@ -43,35 +45,43 @@ def train(
 def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
     """The steps that are left, with what comes between them."""
     settings, data = run.settings, batches_of(run)
-    watch = Watch(data, run.folder)
+    watch, share = Watch(data, run.folder), GradientShare(run.models.student)
     rank, world = rank_and_world()
+    meter = Meter(run.device, 2 * settings.batch_size * world)
     started, first_step = time.perf_counter(), run.step
     loader = batches(data, run.step, run.total, settings.workers, pin=run.device.type == "cuda")
     bar = tqdm(total=run.total, initial=run.step, desc=run.folder.name, disable=rank > 0, dynamic_ncols=True)
     with bar, closing(loader), stop.later():
-        evaluate_if_due(run, stop, bar)  # a run can have been stopped in the middle of it
+        evaluate_if_due(run, data, stop, bar)  # a run can have been stopped in the middle of it
         for batch in loader:
             began = time.perf_counter()
+            share.watch((run.step + 1) % settings.log_every == 0)
             one_step(run, batch.to(run.device), step_function, watch, stop.asked)
             run.step += 1
             bar.update()
+            meter.tick()
             stop.patience = max(stop.patience, 2 * (time.perf_counter() - began))
             to_log = run.step % settings.log_every == 0
             to_save = run.step % settings.save_every == 0 or run.step == run.total or evaluation_due(run)
             alone = stop.asked and world == 1  # several processes agree on a request, a step later
             values, stopped = watch.look(now=to_log or to_save or alone)
             if to_log:
-                bar.set_postfix({key: f"{value:.3f}" for key, value in values.items()})
+                values |= share.values()
+                cost = meter.values()
+                bar.set_postfix({key: f"{value:.3f}" for key, value in values.items()} | in_short(cost))
                 run.log(**values)
+                run.board.scalars(run.step, cost)
             stopped |= alone
             if to_save or stopped:
                 stop.answered()
                 run.save()  # before an evaluation, so that nothing is lost if that is interrupted
             if stopped and run.step < run.total:
                 raise KeyboardInterrupt
-            evaluate_if_due(run, stop, bar)
+            if evaluate_if_due(run, data, stop, bar) or to_save:
+                meter.restart()
     if run.step > first_step:
-        run.log(seconds_per_step=(time.perf_counter() - started) / (run.step - first_step))
+        seconds = (time.perf_counter() - started) / (run.step - first_step)
+        run.log(seconds_per_step=seconds, **agreement(run, data))
 
 
 def evaluation_due(run: Run) -> bool:
@@ -80,13 +90,21 @@ def evaluation_due(run: Run) -> bool:
     return 0 < run.step < run.total and at and run.step not in run.evaluated
 
 
-def evaluate_if_due(run: Run, stop: Interrupts, bar: Any) -> None:
-    if evaluation_due(run):
-        with stop.at_once():
-            confusions = run.evaluate()
-        scores = ", ".join(f"{name} {mean_iou(confusion):.2f}" for name, confusion in confusions.items())
-        if rank_and_world()[0] == 0 and scores:
-            bar.write(f"step {run.step}: mIoU {scores}")
+def evaluate_if_due(run: Run, data: Batches, stop: Interrupts, bar: Any) -> bool:
+    """Whether it was due; says what came out."""
+    if not evaluation_due(run):
+        return False
+    with stop.at_once():
+        confusions, shares = run.evaluate(), agreement(run, data)
+        if shares:
+            run.log(**shares)
+        if run.board.writer is not None:  # it takes a second or two, and nobody sees it elsewhere
+            show_panel(run)
+    scores = ", ".join(f"{name} {mean_iou(confusion):.2f}" for name, confusion in confusions.items())
+    said = [f"mIoU {scores}"] * bool(scores) + [in_words(shares)] * bool(shares)
+    if rank_and_world()[0] == 0 and said:
+        bar.write(f"step {run.step}: {'; '.join(said)}")
+    return True
 
 
 @contextmanager

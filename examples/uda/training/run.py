@@ -35,6 +35,7 @@ from .folder import keep_metrics, lock, make_folder, other_processes
 from .models import Models
 from .optimizers import optimizers_of
 from .schedules import poly, warmup_apart, warmup_factor
+from .tensorboard import Board
 from .watch import Watch, check_finite, withhold
 
 # (step of the method, negative while pretraining; batch; models; settings; random choices) -> losses, after backward
@@ -72,6 +73,7 @@ class Run:
         self.lock = lock(self.folder) if first else None
         if settings.resume:
             self.load()
+        self.board = Board(self.folder, self.step)
         if first:
             write_whole(self.folder / "settings.json", replace(settings, resume="").text())
 
@@ -125,6 +127,7 @@ class Run:
             rounded = {key: round(float(value), 5) for key, value in values.items()}
             with naming_file(self.metrics), self.metrics.open("a") as file:
                 file.write(json.dumps({"step": self.step, **rounded}) + "\n")
+            self.board.scalars(self.step, values)
 
     def evaluate(self) -> dict[str, Tensor]:
         """Confusion matrices of student and teacher on the target's validation split; logs their mIoU.
