@@ -3,7 +3,7 @@
     python benchmarks/overhead.py --quick                                 # embedded size, under 2 minutes on 2 cores
     python benchmarks/overhead.py --preset paper --device cuda            # the papers' networks and crops
     python benchmarks/overhead.py --preset paper --device cpu --batch-size 1 --derive --repeats 4 --warmup 0  # 25 min
-    python benchmarks/overhead.py --preset paper --methods vfm --encoder vit_large_patch14_dinov2 ...   # the same; 19 GB
+    python benchmarks/overhead.py --preset paper --methods vfm --encoder vit_large_patch14_dinov2 ...  # the same; 19 GB
 
 Steps of all arms alternate in one process, on one network, with one batch, through the trainers' own step function:
 "baseline" without MRM, "again" the same once more (the benchmark's own noise), "mrm" as in the paper, "mixed" and
