@@ -21,15 +21,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
-import resource
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from shared.measuring import peak_memory
 from shared.overhead_report import overhead, plot, table
 from shared.overhead_steps import ADDED, Bench
 from shared.provenance import provenance
@@ -110,16 +109,6 @@ def print_alone(method: str, arm: str, args: argparse.Namespace) -> None:
         torch.cuda.reset_peak_memory_stats(bench.device)
     seconds, _ = bench.seconds(lambda: bench.step(arm))
     print(seconds, peak_memory(bench.device) / 2**20)
-
-
-def peak_memory(device: torch.device) -> float:
-    """Bytes at this process's peak: allocated on CUDA, else resident."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would start from the peak of the process that started this one
-        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
 def main() -> None:

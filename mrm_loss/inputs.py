@@ -126,7 +126,7 @@ def check_logits(logits: Any, batch_size: int) -> Tensor:
     if logits.shape[1] < 2:
         raise ValueError(
             f"decoder_fn: expected logits of at least 2 classes, got {describe(logits)}: cross-entropy over one class "
-            "is always 0; for a binary mask return torch.cat([-logits, logits], dim=1)"
+            "is always 0; for a binary mask return torch.cat([torch.zeros_like(logits), logits], dim=1)"
         )
     return logits
 

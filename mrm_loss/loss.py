@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mrm_loss.checks import check_int, check_number, check_reduction, describe, warn
 from mrm_loss.cross_entropy import reduced_cross_entropy
+from mrm_loss.graph import nodes_of, not_reached
 from mrm_loss.inputs import check_device, check_labels, check_logits, check_values, check_weights
 from mrm_loss.rebuilder import Rebuilder, resize
 
@@ -92,6 +93,7 @@ class MRM(nn.Module):
         self._decoder_was_pickled = False
         self._read_values_once = False
         self._warned_detached = False
+        self._looked_at_decoder = False
 
     def forward(
         self,
@@ -135,7 +137,9 @@ class MRM(nn.Module):
         if labels.shape[0] != mask.shape[0]:
             raise ValueError(f"pseudo_labels: expected {mask.shape[0]} image(s), as feats has, got {labels.shape[0]}")
         self._warn_if_detached(feats)
+        nodes = self._nodes_to_reach(rebuilt)  # before a decoder that writes in place moves them
         logits = check_logits(decode(rebuilt), labels.shape[0])
+        self._warn_if_not_reached(logits, nodes)
         if self._should_validate(labels, validate):
             check_values(labels, weights, logits.shape[1], self.ignore_index)
         # float32 before resizing: half as many roundings, and no half-precision copy at full size
@@ -181,6 +185,30 @@ class MRM(nn.Module):
             warn(
                 "feats: none of the features requires a gradient (the teacher's, or detached?), so the loss does not "
                 "reach the encoder; give the student's features"
+            )
+
+    def _nodes_to_reach(self, rebuilt: Any) -> list[Any]:
+        """What the first call's gradients should arrive at; nothing afterwards."""
+        if torch.compiler.is_compiling() or self._looked_at_decoder or not torch.is_grad_enabled():
+            return []
+        nodes = nodes_of([rebuilt] if isinstance(rebuilt, Tensor) else list(rebuilt))
+        return [None if channels is None else node for node, channels in zip(nodes, self.rebuilder.encoder_channels)]
+
+    def _warn_if_not_reached(self, logits: Tensor, nodes: list[Any]) -> None:
+        if not nodes:
+            return
+        self._looked_at_decoder = True
+        missed = not_reached(logits, nodes)
+        if missed and len(missed) == len([node for node in nodes if node is not None]):
+            warn(
+                "decoder_fn: no gradient gets from its logits to the rebuilt features (no_grad, or detached?), so the "
+                "loss trains neither encoder nor Rebuilder; to freeze a decoder use decoder.requires_grad_(False)"
+            )
+        elif missed:
+            warn(
+                f"decoder_fn: its logits do not depend on level(s) {', '.join(map(str, missed))} of feats, rebuilt in "
+                "vain; give None for them in encoder_channels (it saves computing, and DistributedDataParallel stops "
+                "at parameters that get no gradient)"
             )
 
     def __getstate__(self) -> dict[str, Any]:

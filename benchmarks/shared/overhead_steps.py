@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import random
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from uda.selftraining.draws import Draws
 from uda.settings import Settings
 from uda.training.models import Models
 from uda.training.optimizers import optimizers_of
+
+from .measuring import timed
 
 STEP = 100  # far enough for the teacher's average to be in use
 # what each arm adds to a step without MRM: a pass of its own, or the Rebuilder and the decoder on a pass that is there
@@ -136,11 +137,7 @@ class Bench:
 
     def seconds(self, part: Callable[[], Any]) -> tuple[float, Any]:
         """How long a part takes, and what it returns."""
-        start = time.perf_counter()
-        result = part()
-        if self.device.type != "cpu":
-            getattr(torch, self.device.type).synchronize()  # cuda, mps or xpu
-        return time.perf_counter() - start, result
+        return timed(part, self.device)
 
 
 def synthetic_batch(settings: Settings, num_classes: int) -> Batch:

@@ -128,13 +128,55 @@ def test_warns_once_of_detached_features():
     assert caught[0].filename == __file__
 
 
-def test_silent_where_nothing_is_wrong():
+def under_no_grad(decoder):
+    return torch.no_grad()(decoder)
+
+
+def behind_detach(decoder):
+    return lambda feats: decoder([level.detach() for level in feats])
+
+
+@pytest.mark.parametrize("cut", [under_no_grad, behind_detach])
+def test_warns_once_of_a_decoder_that_gives_no_gradients(cut):
     model, mrm = ToyModel(), small_mrm()
+    feats = model.encoder(images())
+    with pytest.warns(UserWarning, match="^decoder_fn: .* trains neither encoder nor Rebuilder") as caught:
+        for _ in range(2):
+            mrm(feats, cut(model.decoder), labels())
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+def test_warns_once_of_levels_that_the_decoder_ignores():
+    model, mrm = ToyModel(), small_mrm()
+    feats = model.encoder(images())
+    with pytest.warns(UserWarning, match=r"level\(s\) 0, 1 of feats.*None") as caught:
+        for _ in range(2):
+            mrm(feats, lambda feats: model.decoder([feats[0].detach(), torch.zeros_like(feats[1]), feats[2]]), labels())
+    assert len(caught) == 1
+
+
+def test_silent_where_nothing_is_wrong():
+    model, frozen = ToyModel(), ToyDecoder().requires_grad_(False)
+    feats = model.encoder(images())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        mrm(model.encoder(images()), model.decoder, labels())
+        for decoder in (model.decoder, frozen, lambda feats: model.decoder([level.mul_(2) for level in feats])):
+            small_mrm()(feats, decoder, labels())
+        small_mrm([None, *CHANNELS[1:]])(
+            feats, lambda feats: model.decoder([torch.zeros_like(feats[0]), *feats[1:]]), labels()
+        )
         with torch.no_grad():
-            small_mrm()(model.encoder(images()), model.decoder, labels())
+            small_mrm()(feats, model.decoder, labels())
+        small_mrm().requires_grad_(False)([f.detach().requires_grad_() for f in feats], frozen, labels())
+
+
+def test_frozen_decoder_trains_the_encoder():
+    model, mrm = ToyModel(), small_mrm()
+    model.decoder.requires_grad_(False)
+    mrm(model.encoder(images()), model.decoder, labels()).backward()
+    assert all(p.grad is not None and p.grad.any() for p in [*model.encoder.parameters(), *mrm.parameters()])
+    assert all(p.grad is None for p in model.decoder.parameters())
 
 
 def test_eval_still_masks():

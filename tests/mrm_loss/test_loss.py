@@ -122,6 +122,36 @@ def test_both_call_forms():
     assert torch.equal(given_before(feats, other, y, mask=mask), given_now(feats, other, y, mask=mask))
 
 
+@pytest.mark.parametrize("reduction", ["mean", "valid"])
+def test_one_logit_becomes_binary_cross_entropy(reduction):
+    """Zeros beside the logit: the softmax over both is its sigmoid, the cross-entropy that of BCE with logits."""
+    model, head = ToyModel().double().eval(), torch.nn.Conv2d(CLASSES, 1, 1).double()
+    mrm = small_mrm(reduction=reduction).double()
+
+    def decode(feats):
+        logit = head(model.decoder(feats))
+        return torch.cat([torch.zeros_like(logit), logit], dim=1)
+
+    feats = model.encoder(images().double())
+    foreground, weights = torch.randint(2, (2, 32, 32)), torch.rand(2, 32, 32).double()
+    foreground[:, :5] = 255
+    rebuilt, mask = mrm.rebuild(feats)
+    logit = F.interpolate(head(model.decoder(rebuilt)), (32, 32), mode="bilinear", align_corners=False)[:, 0]
+    weights = weights * (foreground != 255)
+    bce = F.binary_cross_entropy_with_logits(logit, foreground.clamp(max=1).double(), weights, reduction="sum")
+    expected = bce / (weights.sum() if reduction == "valid" else weights.numel())
+    torch.testing.assert_close(mrm(feats, decode, foreground, weights, mask=mask), expected, rtol=1e-12, atol=0)
+
+
+def test_a_loss_of_ones_own_on_rebuilt_features():
+    """Depth, say: what `rebuild` returns carries gradients to encoder, head and Rebuilder."""
+    model, mrm, head = ToyModel().eval(), small_mrm(), torch.nn.Conv2d(CLASSES, 1, 1)
+    rebuilt, _ = mrm.rebuild(model.encoder(images()))
+    F.l1_loss(head(model.decoder(rebuilt)), torch.rand(2, 1, 16, 16)).backward()
+    parameters = [*model.named_parameters(), *head.named_parameters(), *mrm.named_parameters()]
+    assert [name for name, p in parameters if p.grad is None or not p.grad.any()] == []
+
+
 def test_gradients_reach_encoder_decoder_and_rebuilder():
     model, mrm = ToyModel(), small_mrm()
     mrm(model.encoder(images()), model.decoder, labels()).backward()

@@ -96,7 +96,7 @@ def build_encoder(
 def build_head(
     decoder: str, channels: list[int], num_classes: int, width: int, fusion: str, dropout: float
 ) -> nn.Module:
-    """Levels of these channels to logits of the first level's size, or that of the head's `logits_level`.
+    """Levels of these channels to logits, which have the first level's size, or that of the head's `logits_level`.
 
     Width, fusion and dropout are those of DAFormer's head.
     """

@@ -78,5 +78,6 @@ class DAFormerHead(nn.Module):
         for level, embed in zip(feats, self.embed, strict=True):
             x = embed(level.movedim(1, -1)).movedim(-1, 1)  # linear over the channels
             x = x.contiguous()  # else channels last: depthwise convolutions' backward takes thrice as long on a CPU
-            embedded.append(F.interpolate(x, size, mode="bilinear", align_corners=False))
+            fits = x.shape[-2:] == size  # the finest level does: no copy of it, nor of its gradient
+            embedded.append(x if fits else F.interpolate(x, size, mode="bilinear", align_corners=False))
         return self.classify(self.dropout(self.fuse(torch.cat(embedded, dim=1))))  # type: ignore[no-any-return]

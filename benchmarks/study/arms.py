@@ -1,0 +1,163 @@
+"""Every arm of the study, and the order in which its runs are made (PLAN.md says why)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from changes import (
+    context_free_decoder,
+    decoder_alone,
+    every,
+    global_encoder,
+    local,
+    mask_only,
+    masked_cells_alone,
+    mixed_twice,
+    without_mixing,
+)
+from trainers import Segmentor, StepFunction
+
+from mrm_loss import MRM
+
+DEVELOPMENT, CONFIRMING = [0, 100, 101, 102], list(range(21, 33))
+OFF = {"mrm_weight": 0.0}
+# MRM adds 64 % to a DACS step on this network, an extra pass alone 40 %, 45 % and 29 % in MIC (README, "Cost").
+# Mask only is counted at the price of the pass alone, which is too low and so in its favour.
+DACS_TIME, MIC_TIME = {"iterations": 2460}, {"iterations": 2175}
+DACS_MASK_TIME, MIC_MASK_TIME = {"iterations": 1757}, {"iterations": 1686}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What a run changes of a trainer with its default settings.
+
+    method: "dacs" or "mic".
+    settings: changed settings.
+    changes: functions that change the Rebuilder before training.
+    network: changes the network before training; None: the trainers' small network.
+    step: wraps the trainer's step function.
+    scenes: the world, see worlds.py.
+    """
+
+    method: str = "dacs"
+    settings: dict[str, Any] = field(default_factory=dict)
+    changes: tuple[Callable[[MRM], None], ...] = ()
+    network: Callable[[Segmentor], None] | None = None
+    step: Callable[[StepFunction], StepFunction] | None = None
+    scenes: str = "street"
+
+
+def trio(name: str, **common: Any) -> dict[str, Arm]:
+    """Baseline, MRM and mask only of one regime, which differ in nothing else."""
+    settings = common.pop("settings", {})
+    return {
+        name: Arm(settings=settings | OFF, **common),
+        f"{name}+mrm": Arm(settings=settings, **common),
+        f"{name}+mask-only": Arm(settings=settings, changes=(mask_only,), **common),
+    }
+
+
+def pair(name: str, **settings: Any) -> dict[str, Arm]:
+    """MRM and mask only with other settings of MRM; the baseline is DACS."""
+    both = trio(name, settings=settings)
+    return {arm: both[arm] for arm in list(both)[1:]}
+
+
+def nothing_masked(weight: float, augment: bool) -> Arm:
+    """MRM's pass with every feature left as it is."""
+    return Arm(settings={"mrm_mask_ratio": 1e-9, "mrm_weight": weight, "mrm_augment": augment})
+
+
+# item 1: the present world
+ARMS: dict[str, Arm] = trio("dacs") | {"dacs+local": Arm(changes=(local,))}
+ARMS |= {
+    "dacs, MRM's time": Arm(settings=OFF | DACS_TIME),
+    "dacs+mask-only, MRM's time": Arm(settings=DACS_MASK_TIME, changes=(mask_only,)),
+    "dacs, mixed twice": Arm(settings=OFF, step=mixed_twice),
+}
+NOTHING = {
+    f"dacs+nothing-masked x{weight:g}{'' if augment else ' plain'}": nothing_masked(weight, augment)
+    for weight in (0.5, 1.0, 2.0)
+    for augment in (True, False)
+}
+ARMS |= NOTHING
+ARMS |= trio("mic", method="mic") | {"mic+local": Arm("mic", changes=(local,))}
+ARMS |= {
+    "mic, MRM's time": Arm("mic", OFF | MIC_TIME),
+    "mic+mask-only, MRM's time": Arm("mic", MIC_MASK_TIME, changes=(mask_only,)),
+}
+
+# item 2: where might rebuilding matter? regime -> its arms
+REGIMES: dict[str, dict[str, Arm]] = {
+    "context-free decoder": trio("context-free decoder", network=context_free_decoder),
+    "one grey": trio("one grey", scenes="one grey"),
+    "self-training": trio("self-training", step=without_mixing)
+    | {
+        "self-training+mrm, masked alone": Arm(step=without_mixing, changes=(masked_cells_alone,)),
+        "self-training+mask-only, masked alone": Arm(step=without_mixing, changes=(mask_only, masked_cells_alone)),
+    },
+    "global encoder": trio("global encoder", network=global_encoder),
+    "masked alone": {
+        "dacs+mrm, masked alone": Arm(changes=(masked_cells_alone,)),
+        "dacs+mask-only, masked alone": Arm(changes=(mask_only, masked_cells_alone)),
+    },
+    "masks": {
+        **pair("block 6, half masked", mrm_block_size=6, mrm_mask_ratio=0.5),
+        **pair("block 4", mrm_block_size=4),
+        **pair("block 1", mrm_block_size=1),
+        **pair("ratio 0.2", mrm_mask_ratio=0.2),
+        **pair("ratio 0.6", mrm_mask_ratio=0.6),
+        **pair("ratio 0.8", mrm_mask_ratio=0.8),
+    },
+    "rebuilder": {
+        "rebuilder rate 5e-4": Arm(settings={"mrm_lr": 5e-4}),
+        "rebuilder rate 4e-3": Arm(settings={"mrm_lr": 4e-3}),
+        "rebuilder width 128": Arm(settings={"mrm_width": 128}),
+        "rebuilder depth 1": Arm(settings={"mrm_depth": 1}),
+        "rebuilder depth 4": Arm(settings={"mrm_depth": 4}),
+    },
+    "long start": trio("long start", settings={"pretrain_iterations": 3200}),
+    "large": trio("large", scenes="large", settings={"crop": (192, 384), "mrm_grid": (24, 48), "batch_size": 2}),
+    "long self-training": trio("long self-training", settings={"iterations": 4500}),
+}
+ARMS |= {name: arm for regime in REGIMES.values() for name, arm in regime.items()}
+
+# item 4: parts of the cost; a pass in one of K steps weighs K times as much
+CHEAP = {
+    f"dacs+{name}, every {k}": Arm(settings={"mrm_weight": 2.0 * k}, changes=changes, step=every(k))
+    for name, changes in (("mrm", ()), ("mask-only", (mask_only,)))
+    for k in (2, 4)
+} | {"mic+mrm, on masked": Arm("mic", {"mrm_on": "masked"}), "mic+mrm, on mixed": Arm("mic", {"mrm_on": "mixed"})}
+
+# item 5: the paper's ablations; those of ratio and depth 1 and 4 are regimes above
+ABLATIONS = {
+    "weight 0.2": Arm(settings={"mrm_weight": 0.2}),
+    "weight 1": Arm(settings={"mrm_weight": 1.0}),
+    "weight 4": Arm(settings={"mrm_weight": 4.0}),
+    "weight 20": Arm(settings={"mrm_weight": 20.0}),
+    "depth 8": Arm(settings={"mrm_depth": 8}),
+    "width 32": Arm(settings={"mrm_width": 32}),
+    "width 256": Arm(settings={"mrm_width": 256}),
+    "grid 6 x 12": Arm(settings={"mrm_grid": (6, 12), "mrm_block_size": 1}),
+    "source": Arm(settings={"mrm_on": "source"}),
+    "source and target": Arm(settings={"mrm_on": "both"}),
+    "decoder alone": Arm(changes=(decoder_alone,)),
+}
+ARMS |= CHEAP | ABLATIONS
+
+MAIN = ["dacs", "dacs+mrm", "dacs+mask-only", "dacs+local"]
+MIC = ["mic", "mic+mrm", "mic+mask-only"]
+# (what it is, arms, seeds): made in this order, a seed's arms before the next seed's
+QUEUE: list[tuple[str, list[str], list[int]]] = [
+    ("confirming, DACS, first half", MAIN, CONFIRMING[:6]),
+    ("confirming, MIC", MIC, CONFIRMING[:6]),
+    ("screen of item 2", MAIN + [arm for regime in REGIMES.values() for arm in regime], DEVELOPMENT[:1]),
+    ("development, nothing masked", list(NOTHING), DEVELOPMENT),
+    ("confirming, DACS, second half", MAIN, CONFIRMING[6:]),
+    ("confirming, controls", ["dacs, MRM's time", "dacs+mask-only, MRM's time", "dacs, mixed twice"], CONFIRMING),
+    ("confirming, MIC controls", ["mic+local", "mic, MRM's time", "mic+mask-only, MRM's time"], CONFIRMING[:6]),
+    ("cost against gain", list(CHEAP), CONFIRMING[:6]),
+    ("ablations", list(ABLATIONS), CONFIRMING[:3]),
+]

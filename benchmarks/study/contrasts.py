@@ -1,0 +1,98 @@
+"""What is compared with what, and what an interval says (PLAN.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from paired import Paired, paired
+
+Line = dict[str, Any]
+DEVELOPMENT = (0, 100, 101, 102)
+SMALL = 0.5  # what an interval must lie within for a difference to count as settled
+
+ARMS = {
+    "dacs": [
+        "dacs",
+        "dacs, MRM's time",
+        "dacs, mixed twice",
+        "dacs+nothing-masked",
+        "dacs+mask-only",
+        "dacs+mask-only, MRM's time",
+        "dacs+local",
+        "dacs+mrm",
+    ],
+    "mic": ["mic", "mic, MRM's time", "mic+mask-only", "mic+mask-only, MRM's time", "mic+local", "mic+mrm"],
+}
+# (arm, arm that is taken off); nothing-masked stands for the setting of it that was confirmed
+CONTRASTS = {
+    "dacs": [
+        ("dacs+mrm", "dacs+mask-only"),
+        ("dacs+mrm", "dacs"),
+        ("dacs+mask-only", "dacs"),
+        ("dacs+mrm", "dacs+local"),
+        ("dacs+local", "dacs+mask-only"),
+        ("dacs+mrm", "dacs+nothing-masked"),
+        ("dacs+mrm", "dacs, MRM's time"),
+        ("dacs+mrm", "dacs+mask-only, MRM's time"),
+        ("dacs+mrm", "dacs, mixed twice"),
+    ],
+    "mic": [
+        ("mic+mrm", "mic+mask-only"),
+        ("mic+mrm", "mic"),
+        ("mic+mask-only", "mic"),
+        ("mic+mrm", "mic+local"),
+        ("mic+local", "mic+mask-only"),
+        ("mic+mrm", "mic, MRM's time"),
+        ("mic+mrm", "mic+mask-only, MRM's time"),
+    ],
+}
+
+
+def student(line: Line) -> float:
+    return float(line["student"])
+
+
+def filled(line: Line) -> float:
+    """Pixel accuracy at masked cells of what the arm's filler gives."""
+    return float(line["masked"]["filled"]["accuracy"])
+
+
+def of(lines: Iterable[Line], arm: str, value: Callable[[Line], float] = student) -> dict[int, float]:
+    """Seed -> value of an arm."""
+    return {line["seed"]: value(line) for line in lines if line["arm"] == arm}
+
+
+def verdict(result: Paired) -> str:
+    """What PLAN.md says of an interval."""
+    if len(result.seeds) < 2:
+        return ""
+    sign = "above 0" if result.low > 0 else "below 0" if result.high < 0 else "not shown"
+    return sign + (f", within ±{SMALL}" if result.low > -SMALL and result.high < SMALL else "")
+
+
+def split(lines: list[Line]) -> tuple[list[Line], list[Line]]:
+    """Runs on development and on confirming seeds; of the pass with nothing masked one setting is confirmed."""
+    development = [line for line in lines if line["seed"] in DEVELOPMENT]
+    rest = [line for line in lines if line["seed"] not in DEVELOPMENT]
+    return development, [line | {"arm": line["arm"].partition(" x")[0]} for line in rest]
+
+
+def contrast_rows(
+    lines: list[Line], contrasts: Iterable[tuple[str, str]], value: Callable[[Line], float] = student
+) -> list[tuple[str, Paired]]:
+    """Title and paired difference of those contrasts that have a seed."""
+    rows = [(f"{a} - {b}", paired(of(lines, a, value), of(lines, b, value))) for a, b in contrasts]
+    return [(title, result) for title, result in rows if result.seeds]
+
+
+def at_masked_cells(method: str) -> list[tuple[str, str]]:
+    return [(f"{method}+mrm", f"{method}+mask-only"), (f"{method}+mrm", f"{method}+local")]
+
+
+def screened(lines: list[Line]) -> list[tuple[str, str]]:
+    """The arms with a Rebuilder on development seeds, each with the mask only of its regime."""
+    arms = dict.fromkeys(line["arm"] for line in lines if "filled" in line["masked"])
+    with_tokens = [arm for arm in arms if not any(other in arm for other in ("mask-only", "local", "nothing"))]
+    pairs = [(arm, arm.replace("+mrm", "+mask-only") if "+mrm" in arm else "dacs+mask-only") for arm in with_tokens]
+    return [(a, b) for a, b in pairs if of(lines, a).keys() & of(lines, b).keys()]

@@ -1,0 +1,183 @@
+"""Makes every table and plot of the study from results/runs.jsonl.
+
+    python benchmarks/study/report.py
+
+Writes results/tables.md and the plots beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
+from pathlib import Path
+
+from contrasts import (
+    ARMS,
+    CONTRASTS,
+    SMALL,
+    Line,
+    at_masked_cells,
+    contrast_rows,
+    filled,
+    of,
+    screened,
+    split,
+    verdict,
+)
+from paired import Paired, paired
+from plots import plot_contrasts, plot_screen
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def heading(*titles: str) -> list[str]:
+    return [row(*titles), "|" + "---|" * len(titles)]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation."""
+    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def interval(result: Paired) -> str:
+    if not result.seeds:
+        return ""
+    ends = f" [{result.low:+.2f}, {result.high:+.2f}]" if len(result.seeds) > 1 else ""
+    return f"{result.mean:+.2f}{ends}"
+
+
+def seeds(result: Paired) -> str:
+    first, last = result.seeds[0], result.seeds[-1]
+    whole = result.seeds == list(range(first, last + 1)) and last > first
+    return f"{first} to {last}" if whole else ", ".join(map(str, result.seeds))
+
+
+def arm_table(lines: list[Line], arms: Iterable[str]) -> list[str]:
+    """What every arm reached, over the seeds that it has."""
+    table = heading(
+        "arm", "n", "student", "target statistics", "teacher", "masked cells: own", "filled", "blank", "seconds per run"
+    )
+    for arm in arms:
+        own = [line for line in lines if line["arm"] == arm]
+        if not own:
+            continue
+        masked = [
+            f"{statistics.mean(line['masked'][kind]['accuracy'] for line in own):.2f}"
+            if all(kind in line["masked"] for line in own)
+            else ""
+            for kind in ("own", "filled", "blank")
+        ]
+        means = [spread([line[key] for line in own]) for key in ("student", "student, target statistics", "teacher")]
+        seconds = statistics.mean(line["seconds"] for line in own)
+        table.append(row(arm, str(len(own)), *means, *masked, f"{seconds:.0f}"))
+    return table
+
+
+def contrast_table(rows: Iterable[tuple[str, Paired]]) -> list[str]:
+    table = heading("contrast", "n", "mean [95 % interval]", "", "by seed", "seeds")
+    for title, result in rows:
+        each = ", ".join(f"{d:+.2f}" for d in result.differences)
+        table.append(row(title, str(len(result.seeds)), interval(result), verdict(result), each, seeds(result)))
+    return table
+
+
+def screen_table(lines: list[Line]) -> list[str]:
+    """Regimes by what rebuilding gains at masked cells, the most first."""
+    rows = []
+    for arm, other in screened(lines):
+        gained = paired(of(lines, arm, filled), of(lines, other, filled))
+        miou = paired(of(lines, arm), of(lines, other))
+        base = other.partition("+mask-only")[0] + other.partition("+mask-only")[2]
+        base = base if of(lines, base) else "dacs"
+        over = paired(of(lines, arm), of(lines, base))
+        level = f"{statistics.mean(of(lines, arm).values()):.2f}"
+        cells = [arm, other, str(len(gained.seeds)), level, f"{over.mean:+.2f} over {base}" if over.seeds else ""]
+        rows.append((gained.mean, row(*cells, interval(miou), interval(gained))))
+    title = ["MRM in the regime", "its mask only", "n", "student", "over the baseline", "MRM - mask only, mIoU"]
+    return heading(*title, "at masked cells, accuracy") + [text for _, text in sorted(rows, reverse=True)]
+
+
+def compute(lines: list[Line]) -> str:
+    """Seconds of one thread of all runs; a start counts once."""
+    starts = {(line["start"], line["commit"]): line["start seconds"] for line in lines}
+    seconds = sum(line["seconds"] for line in lines) + sum(starts.values())
+    machines = sorted({f"torch {line['torch']}, {line['machine']}" for line in lines})
+    return f"{len(lines)} runs, {len(starts)} starts, {seconds / 3600:.1f} hours of one thread; {'; '.join(machines)}."
+
+
+def unpaired(lines: list[Line]) -> list[str]:
+    """Seeds whose runs did not start from the same network, which nothing else would show."""
+    wrong = []
+    for start in sorted({line["start"].rpartition("-")[0] for line in lines}):
+        same = [line for line in lines if line["start"].startswith(start + "-") and regime_free(line)]
+        if len({line["start student"] for line in same}) > 1:
+            wrong.append(f"{start}: starts of {sorted({line['start student'] for line in same})} mIoU")
+    return wrong
+
+
+def regime_free(line: Line) -> bool:
+    """Whether the run is of the present world and network, whose starts are all the same."""
+    return bool(line["arm"].startswith(("dacs", "mic")) and line["settings"]["scenes"] == "street")
+
+
+def tables(lines: list[Line]) -> str:
+    """The whole page."""
+    development, confirming = split(lines)
+    parts = ["# Results of the study", "", "Made by report.py from runs.jsonl; PLAN.md says what is asked."]
+    for method, arms in ARMS.items():
+        rows = contrast_rows(confirming, CONTRASTS[method])
+        if not rows:
+            continue
+        parts += ["", f"## {method.upper()}, confirming seeds", "", *arm_table(confirming, arms)]
+        parts += ["", "mIoU of the student, differences paired by seed:", "", *contrast_table(rows)]
+        parts += ["", "The first three by the student with target statistics, and by the teacher:", ""]
+        others = [
+            (f"{title}, {key}", result)
+            for key in ("student, target statistics", "teacher")
+            for title, result in contrast_rows(confirming, CONTRASTS[method][:3], itemgetter(key))
+        ]
+        parts += contrast_table(others)
+        masked = contrast_rows(confirming, at_masked_cells(method), filled)
+        parts += ["", "Pixel accuracy at masked cells from what the filler puts there:", "", *contrast_table(masked)]
+    if development:
+        parts += ["", "## Screen, development seeds", "", *screen_table(development)]
+        parts += ["", "## All arms, development seeds", "", *arm_table(development, arms_of(development))]
+    parts += ["", f"All runs: {compute(lines)}"]
+    parts += [f"WARNING: not one start: {text}" for text in unpaired(lines)]
+    dirty = sorted({line["commit"] for line in lines if "dirty" in line["commit"]})
+    return "\n".join(parts + [f"WARNING: not committed when run: {text}" for text in dirty]) + "\n"
+
+
+def arms_of(lines: list[Line]) -> list[str]:
+    return list(dict.fromkeys(line["arm"] for line in lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder with runs.jsonl")
+    folder = parser.parse_args().results
+    lines = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+    text = tables(lines)
+    (folder / "tables.md").write_text(text)
+    development, confirming = split(lines)
+    for method, arms in ARMS.items():
+        rows = contrast_rows(confirming, CONTRASTS[method])
+        if rows:
+            values = {arm: of(confirming, arm) for arm in arms if of(confirming, arm)}
+            plot_contrasts(values, rows, SMALL, folder / f"confirming-{method}.png")
+    if pairs := screened(development):
+        pairs.sort(key=lambda pair: -contrast_rows(development, [pair], filled)[0][1].mean)
+        gained, miou = contrast_rows(development, pairs, filled), contrast_rows(development, pairs)
+        plot_screen(gained, miou, folder / "screen.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

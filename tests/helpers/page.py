@@ -1,0 +1,99 @@
+"""The blocks of `examples/frameworks.md`, and runs of them with the gradients of every optimiser step recorded.
+
+`python page.py CODES OUT` runs the scripts of a JSON file one after the other in this process, one of several, and
+saves what was recorded of each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+import mrm_loss.rebuilder
+
+PAGE = Path(__file__).parents[2] / "examples" / "frameworks.md"
+
+
+def blocks() -> dict[str, str]:
+    """Python blocks by heading; the second and third below one heading are "heading 2" and "heading 3"."""
+    found: dict[str, str] = {}
+    for section in re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]:
+        heading = section.partition("\n")[0]
+        for i, code in enumerate(re.findall(r"```python\n(.*?)```", section, re.DOTALL)):
+            found[f"{heading} {i + 1}" if i else heading] = code
+    return found
+
+
+@dataclass
+class Recording:
+    """What a script did."""
+
+    steps: list[list[Tensor]] = field(default_factory=list)  # gradients by parameter, per optimiser step
+    processes: int = 1
+    error: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    def record(self, optimizer: Optimizer, *_: Any) -> None:
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        self.steps.append([torch.zeros(()) if g is None else whole(g).clone() for g in grads])
+        self.processes = dist.get_world_size() if dist.is_initialized() else 1
+
+
+def whole(gradient: Tensor) -> Tensor:
+    """Of all processes where it is sharded."""
+    return gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+
+
+def same_mask(batch_size: int, grid: tuple[int, int], *_: Any) -> Tensor:
+    """Instead of a random one: the same for every image, so that batches may be split."""
+    return (torch.arange(grid[0] * grid[1]) % 5 < 2).view(1, 1, *grid).expand(batch_size, 1, *grid)
+
+
+def run(code: str, dtype: torch.dtype = torch.float64) -> tuple[dict[str, Any], Recording]:
+    """Runs a script that goes on from the page's first block, with one mask for all; returns its names too."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+    recording = Recording()
+    draw, mrm_loss.rebuilder.draw_mask = mrm_loss.rebuilder.draw_mask, same_mask
+    hook = register_optimizer_step_post_hook(recording.record)
+    torch.set_default_dtype(dtype)
+    try:
+        for part in (blocks()["The plain loop"], code):
+            exec(compile(part, PAGE.name, "exec"), names)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        hook.remove()
+        mrm_loss.rebuilder.draw_mask = draw
+    return names, recording
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    recordings = {}
+    for (name, code), port in zip(json.loads(Path(sys.argv[1]).read_text()).items(), os.environ["PORTS"].split()):
+        os.environ["MASTER_PORT"] = port
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                recording = run(code)[1]
+            except Exception as error:
+                recording = Recording(error=f"{type(error).__name__}: {error}")
+        recording.warnings = [str(w.message) for w in caught]
+        recordings[name] = asdict(recording)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    torch.save(recordings, sys.argv[2])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""What `examples/frameworks.md` says of each framework: its scripts train as the plain loop, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import page
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+from toy import ToyModel, images, labels, small_mrm
+
+from mrm_loss import random_mask
+
+pytest.importorskip("lightning", minversion="2.4")
+pytest.importorskip("accelerate", minversion="1.0")
+pytestmark = pytest.mark.integration
+
+BLOCKS = page.blocks()
+PLAIN = "The plain loop 2"
+IN_TWO_PROCESSES = {name: BLOCKS[name] for name in ("DistributedDataParallel", "FSDP2", "Accelerate", "Lightning 2")}
+IN_TWO_PROCESSES["Lightning"] = BLOCKS["Lightning"].replace(
+    'devices="auto", strategy="auto"', 'devices=2, strategy="ddp"'
+)
+
+DDP = """
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+dist.init_process_group("gloo")
+"""
+LOOP = """
+optimizer = torch.optim.AdamW(student.module.groups(), lr=6e-5)
+for batch in batches(dist.get_rank(), 2):
+    optimizer.zero_grad()
+    student(*batch).backward()
+    optimizer.step()
+"""
+PITFALLS = {
+    "parts called behind DDP's back": DDP
+    + """
+student = Student()
+ddp = DistributedDataParallel(student.network)
+optimizer = torch.optim.AdamW(student.groups(), lr=6e-5)
+for source, labels, *target in batches(dist.get_rank(), 2):
+    student.mrm(ddp.module["encoder"](target[0]), ddp.module["decoder"], *target[1:]).backward()
+    optimizer.step()
+""",
+    "a level that the decoder ignores": DDP
+    + """
+class CoarseDecoder(Decoder):
+    def forward(self, feats):
+        return super().forward([torch.zeros_like(feats[0]), feats[1]])
+
+Decoder = CoarseDecoder
+student = DistributedDataParallel(Student())
+"""
+    + LOOP,
+    "a backward for each loss": DDP
+    + """
+class Separate(Student):
+    def forward(self, images, labels, weights=None):
+        feats, decoder = self.network["encoder"](images), self.network["decoder"]
+        return F.cross_entropy(decoder(feats), labels) if weights is None else self.mrm(feats, decoder, labels, weights)
+
+student = DistributedDataParallel(Separate(), find_unused_parameters=FIND_UNUSED)
+optimizer = torch.optim.AdamW(student.module.groups(), lr=6e-5)
+for source, labels, *target in batches(dist.get_rank(), 2):
+    optimizer.zero_grad()
+    student(source, labels).backward()
+    student(*target).backward()
+    optimizer.step()
+""",
+    "methods instead of modules under FSDP2": """
+class Methods(Student):
+    def forward(self, source, labels, target, *rest):
+        encoder, decoder = self.network["encoder"], self.network["decoder"]
+        return self.mrm(encoder(target), decoder.forward, *rest)
+
+Student = Methods
+"""
+    + BLOCKS["FSDP2"],
+    "a manual_backward for each loss": BLOCKS["Lightning 2"].replace(
+        "self.manual_backward(self.student(*batch))",
+        """source, labels, *target = batch
+        encoder, decoder = self.student.network["encoder"], self.student.network["decoder"]
+        self.manual_backward(F.cross_entropy(decoder(encoder(source)), labels))
+        self.manual_backward(self.student.mrm(encoder(target[0]), decoder, *target[1:]))""",
+    ),
+}
+REMEDIES = {
+    "a backward for each loss": "FIND_UNUSED = True\n" + PITFALLS["a backward for each loss"],
+    "a manual_backward for each loss": PITFALLS["a manual_backward for each loss"].replace(
+        '"ddp"', '"ddp_find_unused_parameters_true"'
+    ),
+}
+PITFALLS["a backward for each loss"] = "FIND_UNUSED = False\n" + PITFALLS["a backward for each loss"]
+
+
+@pytest.fixture(scope="module")
+def plain() -> list[list[torch.Tensor]]:
+    return page.run(BLOCKS[PLAIN])[1].steps
+
+
+@pytest.fixture(scope="module")
+def in_two_processes(tmp_path_factory) -> dict[str, list[page.Recording]]:
+    """Recordings of both processes, which run all of the scripts one after the other."""
+    folder = tmp_path_factory.mktemp("processes")
+    scripts = IN_TWO_PROCESSES | PITFALLS | {f"{name}, unused found": code for name, code in REMEDIES.items()}
+    (folder / "scripts.json").write_text(json.dumps(scripts))
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in scripts]
+    ports = [str(s.getsockname()[1]) for s in sockets]
+    for s in sockets:
+        s.close()
+    environment = os.environ | {  # as torchrun and `accelerate launch --cpu` set it
+        "PYTHONPATH": os.pathsep.join([str(page.PAGE.parents[1]), os.environ.get("PYTHONPATH", "")]),
+        "PORTS": " ".join(ports),
+        "MASTER_ADDR": "127.0.0.1",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "test",
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = [sys.executable, page.__file__, folder / "scripts.json"]
+    processes = [
+        subprocess.Popen(
+            [*command, folder / f"{rank}.pt"],
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+        )
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    recorded = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return {name: [page.Recording(**each[name]) for each in recorded] for name in scripts}
+
+
+def assert_same_gradients(actual, expected, tolerance=1e-9):
+    assert [len(step) for step in actual] == [len(step) for step in expected]
+    for step, (found, wanted) in enumerate(zip(actual, expected)):
+        for i, (a, b) in enumerate(zip(found, wanted)):
+            assert b.any(), (step, i)
+            torch.testing.assert_close(a, b.to(a), rtol=0, atol=tolerance * b.abs().max().item(), msg=f"{step}, {i}")
+
+
+# ------------------------------------------------------------------------------------------------- one process
+
+ONE_PROCESS = ["Gradient accumulation", "Schedulers", "Activation checkpointing", "Accelerate", "Lightning"]
+
+
+@pytest.mark.parametrize("name", [*ONE_PROCESS, pytest.param("torch.compile", marks=pytest.mark.slow)])
+def test_trains_as_the_plain_loop(name, plain):
+    assert_same_gradients(page.run(BLOCKS[name])[1].steps, plain)
+
+
+def test_mixed_precision():
+    """The scaler's factor is gone again when the optimiser steps; what is left is float16's rounding."""
+    names, recording = page.run(BLOCKS["Mixed precision"], torch.float32)
+    assert names["scaler"].get_scale() > 1
+    plain = page.run(BLOCKS[PLAIN], torch.float32)[1].steps
+    assert_same_gradients(recording.steps[:1], plain[:1], tolerance=0.05)
+
+
+def test_an_optimiser_of_its_own(plain):
+    names, recording = page.run(BLOCKS["Schedulers 2"])
+    theirs, ours = recording.steps[:2]
+    assert_same_gradients([theirs + ours], plain[:1])
+    assert [group["lr"] for o in names["optimizers"] for group in o.param_groups] == [2.5e-4 * 0.8, 2e-4 * 0.8]
+
+
+def test_schedulers_keep_the_ratio_of_the_rates():
+    names, _ = page.run(BLOCKS["Schedulers"])
+    assert [group["lr"] for group in names["optimizer"].param_groups] == [6e-5 * 0.8, 2e-4 * 0.8]
+
+
+def test_ema_teacher():
+    names, recording = page.run(BLOCKS["EMA teachers"])
+    student, teacher = names["student"], names["teacher"].module
+    assert len(recording.steps) == 2
+    assert teacher.state_dict().keys() == student.network.state_dict().keys()  # no second Rebuilder
+    assert all(p.grad is None for p in teacher.parameters())
+    initial = page.run("student = Student()")[0]["student"].network  # the page's seed: the same weights
+    for before, now, average in zip(initial.parameters(), student.network.parameters(), teacher.parameters()):
+        assert not torch.equal(before, now)
+        # the first update copies, the second averages: between where the student was and is
+        assert (average - now).abs().max() <= (before - now).abs().max()
+        assert not torch.equal(average, before)
+
+
+# ------------------------------------------------------------------------------------------------ two processes
+
+
+@pytest.mark.parametrize("name", [*IN_TWO_PROCESSES, *(f"{name}, unused found" for name in REMEDIES)])
+def test_two_processes_train_as_the_plain_loop(name, in_two_processes, plain):
+    for recording in in_two_processes[name]:
+        assert recording.error == ""
+        assert recording.processes == 2
+        assert not [w for w in recording.warnings if w.startswith(("feats:", "decoder_fn:"))]
+        assert_same_gradients(recording.steps, plain)
+
+
+def test_behind_the_back_of_ddp_nothing_is_averaged(in_two_processes):
+    """Without a word: should PyTorch begin to say so, or to average, the page has to be mended."""
+    one, other = in_two_processes["parts called behind DDP's back"]
+    assert one.error == other.error == ""
+    assert all(not torch.allclose(a, b) for a, b in zip(one.steps[0], other.steps[0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a level that the decoder ignores", "Expected to have finished reduction in the prior iteration"),
+        ("a backward for each loss", "Expected to have finished reduction in the prior iteration"),
+        ("methods instead of modules under FSDP2", "mixed torch.Tensor and DTensor"),
+        ("a manual_backward for each loss", "It looks like your LightningModule has parameters that were not used"),
+    ],
+)
+def test_what_pytorch_says(name, message, in_two_processes):
+    assert message in " ".join(page.PAGE.read_text().split())
+    for recording in in_two_processes[name]:
+        assert message in recording.error
+
+
+def test_mrm_names_the_level_before_ddp_stops(in_two_processes):
+    for recording in in_two_processes["a level that the decoder ignores"]:
+        ours = [w for w in recording.warnings if w.startswith("decoder_fn:")]
+        assert len(ours) == 1
+        assert "level(s) 0 of feats" in ours[0]
+        assert "give None for them in encoder_channels" in ours[0]
+
+
+# ---------------------------------------------------------------------------------------- pitfalls in one process
+
+
+def test_a_parameter_group_after_the_scheduler():
+    student = page.run("student = Student()")[0]["student"]
+    optimizer = torch.optim.AdamW(student.network.parameters(), lr=6e-5)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 10)
+    optimizer.add_param_group({"params": student.mrm.parameters(), "lr": 2e-4})
+    optimizer.step()
+    try:
+        scheduler.step()
+    except (ValueError, KeyError):
+        return
+    assert optimizer.param_groups[1]["lr"] == 2e-4  # older versions leave it alone
+
+
+def test_a_generator_under_checkpointing():
+    """It draws another mask when the forward is run again; a mask that was drawn outside stays."""
+    model, mrm = ToyModel().eval(), small_mrm()
+    x, y = images(), labels()
+
+    def gradient(call, **options):
+        mrm.zero_grad()
+        call(mrm, model.encoder(x), model.decoder, y, **options).backward()
+        return mrm.rebuilder.mask_token.grad.clone()
+
+    def plainly(module, *arguments, **options):
+        return module(*arguments, **options)
+
+    def checkpointed(module, *arguments, **options):
+        return checkpoint(module, *arguments, use_reentrant=False, **options)
+
+    def generator():
+        return torch.Generator().manual_seed(3)
+
+    mask = random_mask(2, 4, generator=generator())
+    expected = gradient(plainly, generator=generator())
+    torch.testing.assert_close(gradient(checkpointed, mask=mask), expected)
+    assert not torch.allclose(gradient(checkpointed, generator=generator()), expected)
+
+
+def test_reentrant_checkpointing_of_the_encoder_is_named():
+    code = BLOCKS["Activation checkpointing"].replace("target, use_reentrant=False", "target, use_reentrant=True")
+    with pytest.warns(UserWarning, match="^feats: none of the features requires a gradient"):
+        page.run(code)
