@@ -56,9 +56,9 @@ def accept(words: list[str], monkeypatch) -> None:
         raise Accepted
 
     if script.name.startswith("train_"):
-        import uda.training.run
+        import uda.training.loop
 
-        monkeypatch.setattr(uda.training.run, "train", stop)
+        monkeypatch.setattr(uda.training.loop, "train", stop)
     else:
         monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda self, *a: stop(parse_args(self, *a)))
     monkeypatch.setattr(sys, "argv", [str(script), *words[1:]])
