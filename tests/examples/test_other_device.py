@@ -29,7 +29,7 @@ CASES = [
     *[(train_mic_mrm, method, {"precision": "bf16"}) for method in ("daformer", "mic")],
     (train_mic_mrm, "mic", {"precision": "fp16"}),
     (train_mic_mrm, "mic", {"micro_batch": 1, "checkpoint_activations": True}),
-    (train_vfm_mrm, "vfm", {}),
+    (train_vfm_mrm, "vfm", {"encoder": "small_vit", "decoder": "light"}),
 ]
 
 

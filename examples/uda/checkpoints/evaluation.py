@@ -61,6 +61,13 @@ def mean_iou(confusion: Tensor, classes: Sequence[int] | None = None) -> float:
     return (iou if classes is None else iou[list(classes)]).nanmean().item()
 
 
+def window_scores(network: Segmentor) -> Callable[[Tensor], Tensor]:
+    """What is averaged where windows overlap: logits, or probabilities where the head says so (VFM-UDA)."""
+    if getattr(network.decoder, "averages_probabilities", False):
+        return lambda images: network.predict(images).softmax(1)
+    return network.predict
+
+
 @torch.no_grad()
 def predict_ids(
     network: Segmentor, image: Tensor, size: tuple[int, int], device: torch.device, window: int = 0
@@ -74,7 +81,7 @@ def predict_ids(
         window: side in pixels of windows that slide over the image by half of it; 0 predicts the whole image.
     """
     x = normalise(image)[None].to(device, non_blocking=True)
-    logits = sliding_predict(network.predict, x, window, max(window // 2, 1)) if window else network.predict(x)
+    logits = sliding_predict(window_scores(network), x, window, max(window // 2, 1)) if window else network.predict(x)
     if logits.shape[-2:] != size:
         logits = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
     return logits[0].argmax(0)

@@ -174,6 +174,20 @@ def _released(file: Path, state: dict[str, Tensor], which: Sequence[str]) -> Loa
     return Loaded(file, networks, CITYSCAPES_NAMES, CITYSCAPES_COLOURS, dropped, size, window)
 
 
+def load_released(network: Segmentor, path: str) -> None:
+    """Loads the student of a released file into a network, strictly.
+
+    Raises:
+        ValueError: the file does not fit the network.
+    """
+    try:
+        saved = read_weights_only(Path(path))
+        state = saved.get("state_dict", saved)
+        (load_vfm if is_vfm(state) else load_official)(network, state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def _of_mmcv(state: Mapping[str, Any]) -> bool:
     return any(".block1." in str(key) or "decode_head." in str(key) for key in state)
 

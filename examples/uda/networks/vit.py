@@ -142,6 +142,7 @@ class LightHead(nn.Module):
     """
 
     logits_level = -3  # of a pyramid has the logits' size, four times the last's
+    averages_probabilities = True  # and not logits, over evaluation's windows
 
     def __init__(self, in_channels: Sequence[int], num_classes: int) -> None:
         super().__init__()

@@ -52,7 +52,7 @@ class Settings:
     detail_crop: int = setting(96, "side in pixels of HRDA's detail crops", low=8)
     detail_weight: float = setting(0.1, "share of the detail crop's own cross-entropy in HRDA's loss", low=0, high=1)
     encoder_weights: str = setting("", "imagenet or hub (fetched), a file of encoder weights, or empty for random ones")
-    init: str = setting("", "released checkpoint of DAFormer, HRDA or MIC to start from (MiT encoders)")
+    init: str = setting("", "released checkpoint of DAFormer, HRDA, MIC (MiT encoders) or VFM-UDA to start from")
     seed: int = setting(0, "of everything that is drawn", low=0, high=2**63 - 1)
 
     # data

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from mrm_loss import MRM
 
-from ..checkpoints.loading import network_of
-from ..checkpoints.released import load_official, read_official
+from ..checkpoints.loading import load_released, network_of
 from ..data.labels import THINGS, ClassSet
 from ..networks import Segmentor, build_encoder, checkpoint_activations, is_vit
 from ..runtime.passes import Passes, allow_fast_kernels
@@ -41,7 +40,7 @@ class Models:
         self.classes = classes
         network = network_of(settings, len(classes))
         if settings.init:
-            load_official(network, read_official(settings.init))
+            load_released(network, settings.init)
         network = synchronised(network, device) if settings.sync_batchnorm else network
         self.student: Any = make_student(network, mrm_of(settings, network)).to(device)
         self.teacher = make_teacher(network)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from uda.checkpoints.loading import load_networks
+from uda.checkpoints.evaluation import predict_ids, window_scores
+from uda.checkpoints.loading import load_networks, load_released
 from uda.checkpoints.vfm_uda import from_vfm, load_vfm, read_weights_only, vfm_settings
+from uda.data.transforms import normalise
 from uda.networks import build_network
 
 pytest.importorskip("timm", minversion="1.0.20")
@@ -100,5 +102,24 @@ def test_weights_only(network, tmp_path):
     with torch.no_grad():
         expected = network.eval().predict(images)
         assert torch.equal(loaded.networks["student"].predict(images), expected)
+    start = build_network("vit_small_patch14_dinov2", "light", 19)
+    load_released(start, str(path))
+    with torch.no_grad():
+        assert torch.equal(start.eval().predict(images), expected)
+    with pytest.raises(ValueError, match=r"step40000.ckpt: state_dict does not fit the network: .* is missing"):
+        load_released(build_network("small_vit", "light", 19), str(path))
     only = load_networks(path, ("student",))
     assert only.dropped == f"network_ema.* ({len(released(network)) // 2} entries)"
+
+
+def test_windows_are_averaged_as_probabilities():
+    """As VFM-UDA evaluates: softmax of each window, the mean where they overlap."""
+    torch.manual_seed(0)
+    network = build_network("small_vit", "light", 5).eval()
+    image = torch.rand(3, 32, 48)
+    with torch.no_grad():
+        x = normalise(image)[None]
+        left, right = (network.predict(x[..., start : start + 32]).softmax(1) for start in (0, 16))
+    both = torch.cat([left[..., :16], (left[..., 16:] + right[..., :16]) / 2, right[..., 16:]], dim=-1)
+    assert torch.equal(predict_ids(network, image, (32, 48), torch.device("cpu"), window=32), both[0].argmax(0))
+    assert window_scores(build_network("small", "small", 5))(x).min() < 0  # logits

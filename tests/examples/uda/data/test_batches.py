@@ -164,3 +164,19 @@ def test_workers_end_with_their_batches(scenes, tmp_path, close):
             for _ in loader:
                 pass
     assert multiprocessing.active_children() == []
+
+
+def test_scale_jitter(scenes):
+    """Image, labels and margins of the image together; without it nothing else is drawn."""
+    source, target = open_domain(f"gta5:{scenes[0]}"), open_domain(f"cityscapes:{scenes[1]}")
+    large = Batches(source, target, (200, 200), 6, 0, margins=(4, 8, 2, 2), margins_of_image=True, scale_jitter=0.5)[0]
+    rows, cols = (large.target_trusted.amax(d).sum(-1) for d in (2, 1))  # what lies within the margins
+    inside = (large.target_images != 0).any(1)
+    heights, widths = inside.any(2).sum(1), inside.any(1).sum(1)
+    assert len(set(heights.tolist())) > 3
+    assert (heights >= 24).all() and (heights <= 72).all()
+    torch.testing.assert_close(widths.float(), 2.0 * heights, atol=1, rtol=0)
+    torch.testing.assert_close(heights - rows, heights * 12 / 48, atol=1, rtol=0)
+    torch.testing.assert_close(widths - cols, widths * 4 / 96, atol=1.5, rtol=0)
+    labelled = (large.source_labels != IGNORE).any(2).sum(1)
+    torch.testing.assert_close(labelled, (large.source_images != 0).any(1).any(2).sum(1), atol=1, rtol=0)

@@ -6,7 +6,17 @@ import pytest
 import torch
 from uda.data.transforms import normalise
 from uda.runtime.rng import generator
-from uda.selftraining.colours import colour_jitter, draw_colours, gaussian_blur, hue_matrix, strong_augment, turn_hue
+from uda.selftraining.colours import (
+    WEAK,
+    colour_jitter,
+    draw_colours,
+    draw_jitter,
+    gaussian_blur,
+    hue_matrix,
+    strong_augment,
+    turn_hue,
+    weak_augment,
+)
 
 
 def test_hue_turns_round():
@@ -41,3 +51,16 @@ def test_augmentation_is_per_sample():
     x = normalise(torch.rand(3, 3, 12, 12))
     whole = strong_augment(x, [generator("a", i) for i in range(3)])
     torch.testing.assert_close(strong_augment(x[1:2], [generator("a", 1)])[0], whole[1])
+
+
+def test_weak_colours():
+    """VFM-UDA's: brightness within 32/255, contrast and saturation within a half, hue within 18 degrees; no blur."""
+    chosen = [dict(draw_jitter(generator(i), WEAK)) for i in range(400)]
+    for which, (centre, strength) in enumerate([(1, 32 / 255), (1, 0.5), (1, 0.5), (0, 0.05)]):
+        values = torch.tensor([jitter[which] for jitter in chosen])
+        assert (values - centre).abs().max() <= strength
+        assert (values - centre).abs().max() > 0.95 * strength
+    images = normalise(torch.rand(200, 3, 4, 4))
+    changed = weak_augment(images, [generator(i) for i in range(200)])
+    same = (changed - images).abs().amax((1, 2, 3)) < 1e-5
+    assert same.float().mean().item() == pytest.approx(0.1, abs=0.05)
