@@ -38,8 +38,6 @@ def run_of(settings, trainer, method, options, device) -> Run:
         options = {**options, "hrda": True, "detail_crop": 48, "mrm_grid": (3, 6)}
     if method == "daformer":
         options = {**options, "rare_classes": True}
-    if method == "vfm":
-        options = {**options, "encoder": "small_vit", "decoder": "light"}
     settings = dataclasses.replace(settings, method=method, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "start_processes", lambda name: device)
