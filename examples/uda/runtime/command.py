@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import torch
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LEAVE = 8.0  # seconds that the interpreter has to end
+LEAVE, LEAVE_DONE = 8.0, 60.0  # seconds that the interpreter has to end, after an error and after success
 TRACEBACK = "--traceback"  # scripts take it as an option
 
 
@@ -47,7 +47,8 @@ def command(main: Callable[[], Any]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     # libraries join their threads and processes at the end; where that hangs, the process is ended all the same
-    faulthandler.dump_traceback_later(LEAVE, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    patience = LEAVE if status else LEAVE_DONE
+    faulthandler.dump_traceback_later(patience, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
     sys.exit(status)
 
 
