@@ -1,7 +1,7 @@
 """What a run says and leaves when something goes wrong: provokes each fault and makes a table.
 
     python benchmarks/faults/table.py                  # as root, for disks of their own; about ten minutes on 2 cores
-    python benchmarks/faults/table.py --only disks     # one group, or a part of a description; prints alone
+    python benchmarks/faults/table.py --only disks     # one group, or a part of a description: these rows anew
 
 Each fault happens to a run of MIC with MRM on a handful of tiny embedded scenes, in processes of its own. Writes
 benchmarks/results/faults.json and faults.md.
@@ -48,6 +48,7 @@ def table(results: dict[str, Any]) -> str:
         lines.append(
             f"| {what} | {row['line'].replace('|', '/')} | {row['status']} | {row['seconds']:.1f} s | {kept} |"
         )
+    commits = sorted({row.get("commit", results["commit"]) for row in results["faults"]})
     wrong = [f"{row['what']} ({', '.join(row['problems'])})" for row in results["faults"] if row["problems"]]
     running = [row["seconds"] for row in results["faults"] if not row["from_start"]]
     lines += [
@@ -58,7 +59,7 @@ def table(results: dict[str, Any]) -> str:
         "",
         f"Not met as they should be: {'; '.join(wrong)}." if wrong else "All are met in one line, without a hang.",
         "",
-        f"`{results['command']}`; commit {results['commit']}; torch {results['torch']}; {results['machine']}.",
+        f"`{results['command']}`; commit {', '.join(commits)}; torch {results['torch']}; {results['machine']}.",
     ]
     return "\n".join([*lines, ""])
 
@@ -98,16 +99,19 @@ def main() -> None:
         results["start"] = first.script("train_mic_mrm.py", "--help").outcome().seconds
         chosen = [fault for fault in FAULTS if args.only in f"{fault.group}: {fault.what}"]
 
-        done: dict[int, dict[str, Any]] = {}
+        order = [(fault.group, fault.what) for fault in FAULTS]
+        path = args.out / "faults.json"
+        rows = json.loads(path.read_text())["faults"] if args.only and path.exists() else []
+        earlier = dict.fromkeys(order) | {(row["group"], row["what"]): row for row in rows}
 
         def one(number: int) -> None:
-            done[number] = row = provoke(chosen[number], Path(name) / str(number), run.folder, results["start"])
+            row = provoke(chosen[number], Path(name) / str(number), run.folder, results["start"])
+            earlier[row["group"], row["what"]] = row | {"commit": results["commit"]}
             said = f"{row['what']}: {row['line']} | {row['status']} | {row['seconds']:.1f} s | {row['kept']}"
             print("\n    ".join([said, *row["problems"]]), flush=True)
-            results["faults"] = [done[k] for k in sorted(done)]
-            if not args.only:  # what there is so far
-                (args.out / "faults.json").write_text(json.dumps(results, indent=1) + "\n")
-                (args.out / "faults.md").write_text(table(results))
+            results["faults"] = [row for key in order if (row := earlier[key])]  # what there is so far
+            (args.out / "faults.json").write_text(json.dumps(results, indent=1) + "\n")
+            (args.out / "faults.md").write_text(table(results))
 
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(one, range(len(chosen))))
