@@ -240,13 +240,14 @@ def _(place: Place) -> Outcome:
 
 @fault("training", "an absurd rate: losses are no longer finite")
 def _(place: Place) -> Outcome:
-    return place.train("--lr", "1e30", "--optimizer", "sgd", "--pretrain-iterations", "0", iterations=500).outcome()
+    words = ["--lr", "1e30", "--optimizer", "sgd", "--pretrain-iterations", "0"]
+    return place.train(*words, iterations=500).until(steps=1).outcome()
 
 
 @fault("training", "an absurd rate, 2 workers, two processes")
 def _(place: Place) -> Outcome:
     words = ["--lr", "1e30", "--optimizer", "sgd", "--pretrain-iterations", "0"]
-    return place.two(*words, torchrun=False, workers=2, iterations=500).outcome()
+    return place.two(*words, torchrun=False, workers=2, iterations=500).until(steps=1).outcome()
 
 
 @fault("training", "no memory for a step")

@@ -138,7 +138,8 @@ class Started:
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         logs = [run.said() for run in (self, *self.others)]
-        said = next((line for log in logs if (line := last_line(log))), "")
+        told = sorted(map(last_line, logs), key=lambda line: "error: " not in line and "interrupted" not in line)
+        said = told[0]
         status = next((status for status in statuses if status > 0), statuses[0])
         return Outcome(
             said.replace(str(self.place.root), "…"), status, seconds, kept(self.folder), len(left), self.from_start

@@ -1,7 +1,7 @@
 """What a run says and leaves when something goes wrong: provokes each fault and makes a table.
 
     python benchmarks/faults/table.py                  # as root, for disks of their own; about ten minutes on 2 cores
-    python benchmarks/faults/table.py --only disks     # one group, or a part of a description; prints alone
+    python benchmarks/faults/table.py --only disks     # one group, or a part of a description: these rows anew
 
 Each fault happens to a run of MIC with MRM on a handful of tiny embedded scenes, in processes of its own. Writes
 benchmarks/results/faults.json and faults.md.
@@ -35,7 +35,10 @@ SLOW = 15.0  # seconds that a process may take to be gone
 
 def problems(row: dict[str, Any], start: float) -> list[str]:
     """Why a fault is not met as it should be; `start`: seconds that a command takes to begin at all."""
-    found = ["slow"] * (row["seconds"] - start * row["from_start"] > SLOW) + ["processes left"] * (row["left"] > 0)
+    # status 0: it went on to its end
+    found = ["slow"] * (row["status"] != 0 and row["seconds"] - start * row["from_start"] > SLOW) + [
+        "processes left"
+    ] * (row["left"] > 0)
     found += ["traceback"] * row["line"].startswith("TRACEBACK") + ["nothing said"] * (not row["line"])
     found += ["status 0"] * (row["status"] == 0 and "using" not in row["line"])
     return found + [word for word in ("LEFT", "THE CODE RAN") if word in row["kept"]]
@@ -48,6 +51,7 @@ def table(results: dict[str, Any]) -> str:
         lines.append(
             f"| {what} | {row['line'].replace('|', '/')} | {row['status']} | {row['seconds']:.1f} s | {kept} |"
         )
+    commits = sorted({row.get("commit", results["commit"]) for row in results["faults"]})
     wrong = [f"{row['what']} ({', '.join(row['problems'])})" for row in results["faults"] if row["problems"]]
     running = [row["seconds"] for row in results["faults"] if not row["from_start"]]
     lines += [
@@ -58,7 +62,7 @@ def table(results: dict[str, Any]) -> str:
         "",
         f"Not met as they should be: {'; '.join(wrong)}." if wrong else "All are met in one line, without a hang.",
         "",
-        f"`{results['command']}`; commit {results['commit']}; torch {results['torch']}; {results['machine']}.",
+        f"`{results['command']}`; commit {', '.join(commits)}; torch {results['torch']}; {results['machine']}.",
     ]
     return "\n".join([*lines, ""])
 
@@ -77,7 +81,7 @@ def provoke(fault: Fault, root: Path, ended: Path | None, start: float) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="part of a group or description")
+    parser.add_argument("--only", nargs="*", default=[], help="parts of groups or descriptions")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
     parser.add_argument("--jobs", type=int, default=1, help="faults at a time (default: 1)")
     args = parser.parse_args()
@@ -96,18 +100,25 @@ def main() -> None:
         if run.wait():
             sys.exit(run.said())
         results["start"] = first.script("train_mic_mrm.py", "--help").outcome().seconds
-        chosen = [fault for fault in FAULTS if args.only in f"{fault.group}: {fault.what}"]
+        chosen = [
+            fault
+            for fault in FAULTS
+            if not args.only or any(part in f"{fault.group}: {fault.what}" for part in args.only)
+        ]
 
-        done: dict[int, dict[str, Any]] = {}
+        order = [(fault.group, fault.what) for fault in FAULTS]
+        path = args.out / "faults.json"
+        rows = json.loads(path.read_text())["faults"] if args.only and path.exists() else []
+        earlier = dict.fromkeys(order) | {(row["group"], row["what"]): row for row in rows}
 
         def one(number: int) -> None:
-            done[number] = row = provoke(chosen[number], Path(name) / str(number), run.folder, results["start"])
+            row = provoke(chosen[number], Path(name) / str(number), run.folder, results["start"])
+            earlier[row["group"], row["what"]] = row | {"commit": results["commit"]}
             said = f"{row['what']}: {row['line']} | {row['status']} | {row['seconds']:.1f} s | {row['kept']}"
             print("\n    ".join([said, *row["problems"]]), flush=True)
-            results["faults"] = [done[k] for k in sorted(done)]
-            if not args.only:  # what there is so far
-                (args.out / "faults.json").write_text(json.dumps(results, indent=1) + "\n")
-                (args.out / "faults.md").write_text(table(results))
+            results["faults"] = [row for key in order if (row := earlier[key])]  # what there is so far
+            (args.out / "faults.json").write_text(json.dumps(results, indent=1) + "\n")
+            (args.out / "faults.md").write_text(table(results))
 
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(one, range(len(chosen))))

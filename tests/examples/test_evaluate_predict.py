@@ -286,10 +286,10 @@ def test_a_run_without_a_teacher_yet(run, tmp_path):
 
 
 def test_files_that_are_no_checkpoints(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"checkpoint\.pt: no such file; expected a run's folder, its"):
+    with pytest.raises(FileNotFoundError, match=r"expected the folder of a run, found no checkpoint\.pt in it"):
         load_networks(tmp_path)
     (tmp_path / "a.txt").write_text("words")
-    with pytest.raises(ValueError, match=r"a\.txt: expected a run's folder.*could not be read as one"):
+    with pytest.raises(ValueError, match=r"a\.txt: expected a run's folder.*could not be read as a whole file"):
         load_networks(tmp_path / "a.txt")
     torch.save({"weights": torch.zeros(1), "bias": torch.zeros(1)}, tmp_path / "b.pt")
     with pytest.raises(ValueError, match=r"b\.pt: expected .*HRDA or MIC, found a dict of weights, bias"):
@@ -312,7 +312,7 @@ def test_files_that_are_no_checkpoints(run, tmp_path):
 def released(tmp_path_factory) -> Path:
     """A DAFormer on MiT-B0 as mmcv saves it; its teacher has other weights."""
     pytest.importorskip("segmentation_models_pytorch")
-    from test_checkpoints import checkpoint
+    from released_files import checkpoint
     from uda.networks import build_network
 
     state = checkpoint(build_network("mit_b0", embed_dim=16))
@@ -358,7 +358,7 @@ def test_defaults_and_errors_of_released_files(released, tmp_path):
 
 def test_released_hrda_slides_by_default(tmp_path):
     pytest.importorskip("segmentation_models_pytorch")
-    from test_checkpoints import checkpoint
+    from released_files import checkpoint
     from uda.networks import HRDA, build_network
 
     torch.save(checkpoint(build_network("mit_b0", hrda=True, embed_dim=8)), tmp_path / "hrda.pth")

@@ -111,7 +111,7 @@ def _of_run(file: Path, saved: dict[str, Any], which: Sequence[str]) -> Loaded:
     settings = settings_of(saved["settings"])
     classes = saved.get("classes", {"names": CITYSCAPES_NAMES, "colours": CITYSCAPES_COLOURS.tolist()})
     states: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": saved["teacher"]}
-    dropped = [str(key) for key in saved if key not in ("settings", "classes", "step", *WHICH)]
+    dropped = [str(key) for key in saved if key not in ("settings", "classes", "step", "processes", "scaler", *WHICH)]
     rebuilder = [key for key in saved["student"] if key.startswith("mrm.")]
     if rebuilder:
         dropped.append(f"mrm.* ({len(rebuilder)} entries of the Rebuilder, which only training needs)")

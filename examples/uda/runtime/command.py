@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import torch
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_MEMORY = ("can't allocate memory", "can't start new thread")
 LEAVE, LEAVE_DONE = 8.0, 60.0  # seconds that the interpreter has to end, after an error and after success
 TRACEBACK = "--traceback"  # scripts take it as an option
 
@@ -41,7 +42,7 @@ def command(main: Callable[[], Any]) -> NoReturn:
             traceback.print_exc()
             status = f"error: {line or repr(error)}{notes(error)}"
     if isinstance(status, str):
-        rank = f"process {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
+        rank = f"\nprocess {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
         print(rank + status, file=sys.stderr)
         status = 1
     sys.stdout.flush()
@@ -57,7 +58,7 @@ def explained(error: BaseException) -> str:
     message = in_one_line(error)
     if isinstance(error, OSError) and error.errno in FULL:
         return f"{error.filename or 'a file'}: the disk is full ({error.strerror})"
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "can't allocate memory" in message:
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or any(words in message for words in NO_MEMORY):
         return f"out of memory; a smaller --batch-size or --crop needs less ({message})"
     if isinstance(error, RuntimeError) and ("Connection closed by peer" in message or "Connection reset" in message):
         return "another process of this run has ended; its own message says why"

@@ -10,7 +10,14 @@ from typing import Any
 from .checks import option, shown
 from .fields import Settings, load_settings
 
-FREE = ("device", "workers", "log_every", "save_every", "eval_every")  # change nothing of what a run computes
+FREE = (
+    "device",
+    "workers",
+    "log_every",
+    "save_every",
+    "eval_every",
+    "dry_run",
+)  # change nothing of what a run computes
 
 
 def resumed(folder: str, given: Mapping[str, Any], change: Sequence[str] = ()) -> tuple[Settings, list[str]]:

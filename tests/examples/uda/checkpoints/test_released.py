@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from parity import PARITY_DIR
-from torch import Tensor, nn
-from uda.checkpoints.released import from_official, load_official, official_settings, read_official, rename
+from released_files import checkpoint
+from uda.checkpoints.released import from_official, load_official, official_settings, read_official
 from uda.networks import build_network
 
 pytest.importorskip("segmentation_models_pytorch")
@@ -32,30 +32,6 @@ def official_keys() -> dict[str, dict[str, tuple[int, ...]]]:
             key, shape, _ = line.split("\t")
             sections[letter][key] = ast.literal_eval(shape)
     return sections
-
-
-def checkpoint(network: nn.Module) -> dict[str, Tensor]:
-    """A network's weights as mmcv would have saved them, as student, teacher and ImageNet model."""
-    names = {rename(key): key for key in official_names(network)}
-    state = {names[key]: value for key, value in network.state_dict().items()}
-    return {
-        **{f"model.{key}": value for key, value in state.items()},
-        **{f"ema_model.{key}": value + 1 for key, value in state.items()},
-        **{f"imnet_model.{key}": value + 2 for key, value in state.items()},
-    }
-
-
-def official_names(network: nn.Module) -> list[str]:
-    out = []
-    for key in network.state_dict():
-        key = key.replace("encoder.body.", "backbone.").replace("decoder.", "decode_head.")
-        key = key.replace("decode_head.attention.", "decode_head.scale_attention.")
-        for index in range(4):
-            key = key.replace(f".embed.{index}.", f".embed_layers.{index}.proj.")
-            key = key.replace(f".branches.{index}.", f".aspp_modules.{index}.")
-        key = key.replace("thwise.", "thwise_conv.").replace("pointwise.", "pointwise_conv.")
-        out.append(key.replace(".fuse.", ".fuse_layer.").replace(".classify.", ".conv_seg."))
-    return out
 
 
 @pytest.mark.parametrize(("section", "hrda"), [("A", True), ("B", False)])

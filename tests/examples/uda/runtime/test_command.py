@@ -62,7 +62,7 @@ def test_notes_and_processes(capsys, monkeypatch):
     note(error, "go on with --resume x")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    assert ended(error, capsys, monkeypatch)[1].startswith("process 1: error: wrong; go on with --resume x")
+    assert ended(error, capsys, monkeypatch)[1].startswith("\nprocess 1: error: wrong; go on with --resume x")
 
 
 def test_an_error_of_a_loaders_process_is_what_it_was_there():
