@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ import train_mic_mrm
 from uda.runtime import files
 from uda.scenes.write import write_scenes
 from uda.settings import Settings
-from uda.training.loop import train
+from uda.training import loop
 
 RECIPE = dict(crop=(48, 96), mrm_grid=(6, 12), batch_size=2, threshold=0.1, warmup=0, device="cpu")
 SCHEDULE = dict(pretrain_iterations=4, iterations=20, save_every=3, eval_every=10, log_every=1)
@@ -59,7 +60,8 @@ def start(settings: Settings, *, slow_disk: bool = False, rank: int = 0, world: 
             sync = os.fsync
             files.os.fsync = lambda number: (time.sleep(0.1), sync(number), time.sleep(0.1))
         torch.set_num_threads(1)
-        train(settings, train_mic_mrm.Student, train_mic_mrm.train_step)
+        loop.report = lambda run, confusions: None  # tables and pictures of the end, which take longer than all steps
+        loop.train(settings, train_mic_mrm.Student, train_mic_mrm.train_step)
         os._exit(0)
     except BaseException as error:
         os.write(2, f"{error!r}\n".encode())
@@ -158,6 +160,29 @@ def trial(place: Path, base: Settings, number: int, workers: int, world: int) ->
     return {"workers": workers, "processes": world, "writing": writing, **done, "differs": found}
 
 
+def trials(place: Path, base: Settings, count: int, world: int, jobs: int) -> list[dict[str, Any]]:
+    """So many of them, several at once."""
+    whole = dataclasses.replace(base, out=str(place / f"whole-of{world}"))
+    if count and any(wait(pid) for pid in run(whole, world)):
+        sys.exit(Path(f"{whole.out}.log").read_text())
+    pids = []
+    for job in range(jobs):
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            try:
+                for number in range(job, count, jobs):
+                    one = trial(place, base, number, 2 * (number % 2), world)
+                    (place / f"of{world}-{number}.json").write_text(json.dumps(one))
+                    print(f"{number + 1} of {count}: {one}", flush=True)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(0)
+    for pid in pids:
+        os.waitpid(pid, 0)
+    return [json.loads((place / f"of{world}-{number}.json").read_text()) for number in range(count)]
+
+
 def table(results: dict[str, Any]) -> str:
     lines = [
         "| processes | workers | killed | while a checkpoint was written | bit-identical after resuming |",
@@ -170,7 +195,7 @@ def table(results: dict[str, Any]) -> str:
         left = sum(t["half a checkpoint left"] for t in those)
         equal = sum(not t["differs"] for t in those)
         lines.append(
-            f"| {world} | {workers} | {len(those)} | {writing} ({left} left half a one) | {equal} of {len(those)} |"
+            f"| {world} | {workers} | {len(those)} | {writing} ({left} left half of one) | {equal} of {len(those)} |"
         )
     slowest = max((t["seconds"] for t in trials if t["processes"] > 1), default=0.0)
     lines += ["", f"Of two processes, the other ended by itself within {slowest} s."] if slowest else []
@@ -185,11 +210,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="runs of one process (default: 50)")
     parser.add_argument("--pairs", type=int, default=5, help="runs of two processes (default: 5)")
+    parser.add_argument("--jobs", type=int, default=2, help="of them at a time (default: 2)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
     args = parser.parse_args()
     describe = ["git", "describe", "--always", "--dirty"]
     results: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/kill_and_resume.py", *sys.argv[1:]]),
+        "command": f"python benchmarks/kill_and_resume.py --kills {args.kills} --pairs {args.pairs} --jobs {args.jobs}",
         "commit": subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip(),
         "torch": torch.__version__,
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
@@ -201,13 +227,7 @@ def main() -> None:
         source, target = write_scenes(place / "scenes", source=6, target=6, val=3, size=(48, 96))
         base = Settings(source=f"gta5:{source}", target=f"cityscapes:{target}", **RECIPE, **SCHEDULE)
         for world, count in ((1, args.kills), (2, args.pairs)):
-            whole = dataclasses.replace(base, out=str(place / f"whole-of{world}"))
-            if count and any(wait(pid) for pid in run(whole, world)):
-                sys.exit(Path(f"{whole.out}.log").read_text())
-            for number in range(count):
-                one = trial(place, base, number, 2 * (number % 2), world)
-                results["trials"].append(one)
-                print(f"{number + 1} of {count}: {one}", flush=True)
+            results["trials"] += trials(place, base, count, world, args.jobs)
     (args.out / "kill-and-resume.json").write_text(json.dumps(results, indent=1) + "\n")
     (args.out / "kill-and-resume.md").write_text(table(results))
     print(table(results))

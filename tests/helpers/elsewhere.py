@@ -120,14 +120,10 @@ class Elsewhere(TorchDispatchMode):
                 self.reads[str(packet)] += 1
         elif theirs:
             self.refuse_to_mix(func, theirs, hosts)
-            by_mask = any(
-                x.dtype in (torch.bool, torch.uint8) for x in tree_flatten(args[1:2])[0] if isinstance(x, Tensor)
-            )
-            if (
-                packet in READING
-                or (packet is aten.index and by_mask)
-                or (packet in (aten.index_put, aten.index_put_) and by_mask and args[2].numel() > 1)
-            ):
+            indices = tree_flatten(args[1:2])[0]
+            by_mask = any(isinstance(x, Tensor) and x.dtype in (torch.bool, torch.uint8) for x in indices)
+            fills = packet in (aten.index_put, aten.index_put_) and args[2].numel() > 1
+            if packet in READING or (by_mask and (packet is aten.index or fills)):
                 self.reads[str(packet)] += 1
 
         if wanted in THERE:

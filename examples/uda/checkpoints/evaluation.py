@@ -17,6 +17,7 @@ from ..data.labels import CITYSCAPES_NAMES, IGNORE, SYNTHIA13, SYNTHIA16, colour
 from ..data.layouts import CONVERTED
 from ..data.transforms import normalise
 from ..networks import Segmentor, sliding_predict
+from ..runtime.files import naming_file
 from ..runtime.processes import rank_and_world, sum_over_ranks
 
 # Train ids of Cityscapes' classes over which the field reports mIoU.
@@ -164,4 +165,5 @@ def save_prediction(
         pictures.append(((picture.astype(np.uint16) + coloured + 1) // 2).astype(np.uint8))
     base.parent.mkdir(parents=True, exist_ok=True)
     for path, content in zip(prediction_files(base, picture is not None), pictures, strict=True):
-        Image.fromarray(content).save(path)
+        with naming_file(path):
+            Image.fromarray(content).save(path)

@@ -11,7 +11,7 @@ import torch
 
 from ..runtime.files import read_tensors, save_tensors, sync_folder, whole_file
 
-CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint-previous.pt"
+CHECKPOINT, PREVIOUS, DAMAGED = "checkpoint.pt", "checkpoint-previous.pt", "checkpoint-damaged.pt"
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -54,3 +54,9 @@ def read_checkpoint(folder: Path, device: torch.device | str = "cpu") -> tuple[d
     if damaged:
         raise ValueError("; ".join(damaged))
     raise FileNotFoundError(f"{folder}: expected the folder of a run, found no {CHECKPOINT} in it (none saved yet?)")
+
+
+def set_damaged_aside(folder: Path) -> None:
+    """Of a run that goes on from its checkpoint before the last: the damaged last one must not take its place."""
+    if (folder / CHECKPOINT).exists():
+        os.replace(folder / CHECKPOINT, folder / DAMAGED)

@@ -8,6 +8,7 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -30,8 +31,9 @@ def checkpoint_activations(encoder: nn.Module) -> int:
 
 def _forward(block: nn.Module, *args: Any, **options: Any) -> Any:
     once = partial(type(block).forward, block)
-    contexts = lambda: (nullcontext(), _recorded(block))  # noqa: E731
-    return checkpoint(once, *args, use_reentrant=False, context_fn=contexts, **options)
+    # while compiling, statistics are recorded at the end of the forward, not where it is run again
+    contexts = {} if torch.compiler.is_compiling() else {"context_fn": lambda: (nullcontext(), _recorded(block))}
+    return checkpoint(once, *args, use_reentrant=False, **contexts, **options)
 
 
 @contextmanager

@@ -128,7 +128,8 @@ class HRDA(Segmentor):
     @property
     def compilable(self) -> list[nn.Module]:
         """The modules that compute; the decoder itself puts a detail crop where it lies, elsewhere in each step."""
-        return [self.encoder, self.decoder.head, self.decoder.attention]
+        decoder: Any = self.decoder
+        return [self.encoder, decoder.head, decoder.attention]
 
     def draw_box(self, size: tuple[int, int], generator: torch.Generator | None = None) -> Box:
         """Draw the detail crop of a training step, on the grid of the context logits.

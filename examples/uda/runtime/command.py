@@ -67,6 +67,8 @@ def explained(error: BaseException) -> str:
 
 def in_one_line(error: BaseException) -> str:
     """The message; of an error in a loader's process, what it was there."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
         return lines[-1].partition(": ")[2]

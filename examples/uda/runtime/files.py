@@ -59,7 +59,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def save_tensors(content: Any, file: IO[bytes]) -> None:
-    """`torch.save`, whose own error of a full disk ("unexpected pos") hides that of the file.
+    """`torch.save`, which puts an error of its own ("unexpected pos") in place of what ended the writing.
 
     Raises:
         OSError: the file could not be written.
@@ -67,8 +67,8 @@ def save_tensors(content: Any, file: IO[bytes]) -> None:
     try:
         torch.save(content, file)
     except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
+        if "inline_container" in str(error) and error.__context__ is not None:
+            raise error.__context__ from None  # a full disk, or what a signal's handler raised
         raise
 
 
@@ -88,5 +88,5 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # pickle, zipfile and torch raise errors of many kinds
-        reason = str(error).strip().partition("\n")[0][:160]
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0][:160]
         raise ValueError(f"could not be read as a whole file of tensors ({type(error).__name__}: {reason})") from error

@@ -15,9 +15,17 @@ BUCKET = 25 * 2**20  # bytes of gradients that are averaged at once, Distributed
 
 
 def start_processes(device_name: str) -> torch.device:
-    """Joins the processes that torchrun started, if it did; returns this one's device."""
+    """Joins the processes that torchrun started, if it did; returns this one's device.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device_name == "auto":
-        device_name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device_name = "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
+    if not there.get(device_name.partition(":")[0], False):
+        found = ", ".join(name for name, is_there in there.items() if is_there)
+        raise ValueError(f"--device: expected auto or one of those that are here ({found}), got {device_name!r}")
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device(device_name, local_rank) if device_name == "cuda" else torch.device(device_name)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -48,13 +56,6 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 def mean_over_ranks(x: Tensor) -> Tensor:
     """The mean of every process's tensor, in place."""
     return sum_over_ranks(x).div_(rank_and_world()[1])
-
-
-def any_over_ranks(here: bool, device: torch.device) -> bool:
-    """Whether it holds in one of the processes at least."""
-    if rank_and_world()[1] == 1:
-        return here
-    return bool(sum_over_ranks(torch.tensor(float(here), device=device)) > 0)
 
 
 def average_buffers(module: nn.Module) -> None:

@@ -104,7 +104,8 @@ def hue_matrix(turn: float) -> Tensor:
     angle = 2 * math.pi * turn
     cos, sin = math.cos(angle), math.sin(angle)
     rotation = torch.tensor([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
-    return torch.linalg.inv(YIQ) @ rotation @ YIQ
+    matrix: Tensor = torch.linalg.inv(YIQ) @ rotation @ YIQ
+    return matrix
 
 
 def turn_hue(image: Tensor, matrix: Tensor) -> Tensor:

@@ -142,6 +142,7 @@ class Settings:
     # the run
     out: str = setting("", "folder of the run; empty: runs/METHOD-seedSEED")
     resume: str = setting("", "folder of a run to go on with; its settings are used")
+    dry_run: bool = setting(False, "check settings, data, weights and the memory of a step, and train nothing")
     eval_every: int = setting(500, "steps between evaluations", low=1)
     eval_window: int = setting(
         0, "side in pixels of sliding evaluation windows, which overlap by half; 0: whole images", low=0

@@ -17,6 +17,7 @@ from ..runtime.interrupts import Interrupts
 from ..runtime.meter import Meter, in_short
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
+from .dry_run import dry_run
 from .indicators import GradientShare, agreement, in_words
 from .report import report, show_panel
 from .run import AfterStep, Run, StepFunction, batches_of, one_step
@@ -29,7 +30,9 @@ def train(
     step_function: StepFunction,
     after_step: AfterStep | None = None,
 ) -> Run:
-    """Runs a method to its end, or to an interruption that it can be resumed from."""
+    """Runs a method to its end, or to an interruption that it can be resumed from; with --dry-run only tries it."""
+    if settings.dry_run:
+        return dry_run(settings, make_student, step_function)
     with Interrupts() as stop:
         run = Run(settings, make_student)
         run.after_step = after_step
@@ -95,9 +98,8 @@ def evaluate_if_due(run: Run, data: Batches, stop: Interrupts, bar: Any) -> bool
     if not evaluation_due(run):
         return False
     with stop.at_once():
-        confusions, shares = run.evaluate(), agreement(run, data)
-        if shares:
-            run.log(**shares)
+        shares = agreement(run, data)
+        confusions = run.evaluate(shares)
         if run.board.writer is not None:  # it takes a second or two, and nobody sees it elsewhere
             show_panel(run)
     scores = ", ".join(f"{name} {mean_iou(confusion):.2f}" for name, confusion in confusions.items())

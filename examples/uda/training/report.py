@@ -22,6 +22,7 @@ from torch import Tensor
 from ..checkpoints.evaluation import class_iou, iou_table
 from ..data.labels import colourise
 from ..data.transforms import normalise
+from ..runtime.files import naming_file, write_whole
 from ..runtime.rng import generator
 from .indicators import NAMES as INDICATORS
 
@@ -48,12 +49,13 @@ def report(run: Any, confusions: dict[str, Tensor]) -> None:
         "device": str(run.device),
         "threads": torch.get_num_threads(),
     }
-    (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_whole(run.folder / "result.json", json.dumps(result, indent=2) + "\n")
     if confusions:
         print(iou_table(confusions, names))
     for mean in list(means)[1:]:
         print(f"{mean}: " + ", ".join(f"{name} {miou:.2f}" for name, miou in means[mean].items()))
-    draw_curves(run.metrics, run.folder / "curves.png", run.settings.pretrain_iterations)
+    with naming_file(run.folder / "curves.png"):
+        draw_curves(run.metrics, run.folder / "curves.png", run.settings.pretrain_iterations)
     show_panel(run)
     run.board.close()
     print(f"curves, pictures, metrics and checkpoint: {run.folder}")
@@ -70,7 +72,7 @@ def what_next(folder: Path, labelled: bool) -> str:
 def show_panel(run: Any) -> None:
     """Draws panel.png as the networks are now, for TensorBoard too."""
     path = run.folder / "panel.png"
-    with run.models.passes.eager():
+    with naming_file(path), run.models.passes.eager():
         draw_panel(run, path)
     run.board.picture(run.step, path)
 

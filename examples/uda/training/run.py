@@ -6,7 +6,7 @@ A run's folder holds settings.json, metrics.jsonl, checkpoint.pt and, at the end
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.evaluation import evaluate, mean_iou
-from ..checkpoints.files import read_checkpoint, write_checkpoint
+from ..checkpoints.files import PREVIOUS, read_checkpoint, set_damaged_aside, write_checkpoint
 from ..data.batches import Batch, Batches
 from ..data.class_statistics import class_statistics
 from ..data.labels import SYNTHIA13, SYNTHIA16
@@ -113,6 +113,8 @@ class Run:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"{path}: does not fit the run's settings.json ({reason})") from error
         if rank_and_world()[0] == 0:
+            if path.name == PREVIOUS:
+                set_damaged_aside(self.folder)
             if text := other_processes(state.get("processes"), self.settings.batch_size):
                 print(text)
             self.evaluated = keep_metrics(self.metrics, self.step, self.total)
@@ -129,12 +131,17 @@ class Run:
                 file.write(json.dumps({"step": self.step, **rounded}) + "\n")
             self.board.scalars(self.step, values)
 
-    def evaluate(self) -> dict[str, Tensor]:
+    def evaluate(self, also: Mapping[str, float] | None = None) -> dict[str, Tensor]:
         """Confusion matrices of student and teacher on the target's validation split; logs their mIoU.
 
         Empty where the target has no labels.
+
+        Args:
+            also: is logged with it, in the same line.
         """
         if self.validation is None:
+            if also:
+                self.log(**also)
             return {}
         self.average_buffers()
         networks, window = {"student": self.models.student.network}, self.settings.eval_window
@@ -150,7 +157,8 @@ class Run:
                 f"{mean}_{name}": miou
                 for mean, by_name in self.means(confusions).items()
                 for name, miou in by_name.items()
-            }
+            },
+            **(also or {}),
         )
         self.evaluated.add(self.step)
         return confusions

@@ -59,3 +59,16 @@ def test_same_bits_less_memory(name):
         there = encoder(images)
         torch.manual_seed(2)
         assert all(torch.equal(a, b) for a, b in zip(there, plain(images)))
+
+
+@pytest.mark.slow
+def test_compiled_blocks_record_statistics_once():
+    plain, encoder = (SmallEncoder() for _ in range(2))
+    encoder.load_state_dict(plain.state_dict())
+    checkpoint_activations(encoder)
+    encoder.compile(backend="aot_eager", fullgraph=True)
+    images = torch.randn(2, 3, 32, 64)
+    expected, found = run(plain, images)[0], run(encoder, images)[0]
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b)
+    torch._dynamo.reset()
