@@ -32,7 +32,9 @@ def checkpoint_activations(encoder: nn.Module) -> int:
 def _forward(block: nn.Module, *args: Any, **options: Any) -> Any:
     once = partial(type(block).forward, block)
     # while compiling, statistics are recorded at the end of the forward, not where it is run again
-    contexts = {} if torch.compiler.is_compiling() else {"context_fn": lambda: (nullcontext(), _recorded(block))}
+    contexts: dict[str, Any] = (
+        {} if torch.compiler.is_compiling() else {"context_fn": lambda: (nullcontext(), _recorded(block))}
+    )
     return checkpoint(once, *args, use_reentrant=False, **contexts, **options)
 
 
