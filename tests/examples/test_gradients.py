@@ -28,7 +28,12 @@ def settings_for(settings, method, **changes):
     """Two images per step, MRM on; MIC on two resolutions. About half of the untrained teacher's labels are trusted."""
     hrda = {"hrda": True, "detail_crop": 48, "mrm_grid": (3, 6)} if method in ("hrda", "mic") else {}
     hrda |= {"encoder": "small_vit", "decoder": "light"} if method == "vfm" else {}
-    changes = {"method": method, "batch_size": 2, "rare_classes": method == "daformer", "threshold": 0.0595} | changes
+    changes = {
+        "method": method,
+        "batch_size": 2,
+        "rare_classes": method == "daformer",
+        "threshold": 0.1 if method == "vfm" else 0.0595,
+    } | changes
     return dataclasses.replace(settings, **changes, **hrda)
 
 
