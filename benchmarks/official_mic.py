@@ -30,9 +30,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shared.measuring import peak_memory, timed
+from shared.measuring import timed
 from shared.official_tree import arguments, build, patched_copy
 from shared.provenance import ROOT, made_by, provenance
+from uda.runtime.meter import peak_memory
 
 COMPARED = ("daformer", "hrda")
 TIMED = ("daformer", "mic")

@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shared.measuring import peak_memory
 from shared.overhead_report import overhead, plot, table
 from shared.overhead_steps import ADDED, Bench
 from shared.provenance import provenance
+from uda.runtime.meter import peak_memory
 from uda.settings import Settings, preset_values
 
 ROOT = Path(__file__).resolve().parents[1]
