@@ -15,12 +15,10 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import random
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +31,7 @@ sys.path[:0] = [str(ROOT / "examples"), str(ROOT)]
 
 import torch
 import train_mic_mrm
+from shared.provenance import made_by, provenance
 from uda.runtime import files
 from uda.scenes.write import write_scenes
 from uda.settings import Settings
@@ -199,11 +198,7 @@ def table(results: dict[str, Any]) -> str:
         )
     slowest = max((t["seconds"] for t in trials if t["processes"] > 1), default=0.0)
     lines += ["", f"Of two processes, the other ended by itself within {slowest} s."] if slowest else []
-    lines += [
-        "",
-        f"`{results['command']}`; commit {results['commit']}; torch {results['torch']}; {results['machine']}.",
-    ]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", made_by(results), ""])
 
 
 def main() -> None:
@@ -213,14 +208,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="of them at a time (default: 2)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
     args = parser.parse_args()
-    describe = ["git", "describe", "--always", "--dirty"]
-    results: dict[str, Any] = {
-        "command": f"python benchmarks/kill_and_resume.py --kills {args.kills} --pairs {args.pairs} --jobs {args.jobs}",
-        "commit": subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip(),
-        "torch": torch.__version__,
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "trials": [],
-    }
+    results: dict[str, Any] = provenance() | {"trials": []}
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)

@@ -33,6 +33,9 @@ import torch
 from shared.measuring import timed
 from shared.official_tree import arguments, build, patched_copy
 from shared.provenance import ROOT, made_by, provenance
+
+sys.path.insert(0, str(ROOT / "examples"))
+
 from uda.runtime.meter import peak_memory
 
 COMPARED = ("daformer", "hrda")

@@ -13,8 +13,6 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "examples"), str(ROOT), str(Path(__file__).parent)]
+sys.path[:0] = [str(ROOT / "examples"), str(ROOT), str(ROOT / "benchmarks"), str(Path(__file__).parent)]
 
 import before  # noqa: F401 (its faults come first in the table)
 import during  # noqa: F401
-import torch
 from place import Place
 from runs import FAULTS, Fault, Outcome
+from shared.provenance import made_by, provenance
 
 SLOW = 15.0  # seconds that a process may take to be gone
 
@@ -62,7 +60,7 @@ def table(results: dict[str, Any]) -> str:
         "",
         f"Not met as they should be: {'; '.join(wrong)}." if wrong else "All are met in one line, without a hang.",
         "",
-        f"`{results['command']}`; commit {', '.join(commits)}; torch {results['torch']}; {results['machine']}.",
+        made_by(results | {"commit": ", ".join(commits)}),
     ]
     return "\n".join([*lines, ""])
 
@@ -85,14 +83,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
     parser.add_argument("--jobs", type=int, default=1, help="faults at a time (default: 1)")
     args = parser.parse_args()
-    describe = ["git", "describe", "--always", "--dirty"]
-    results: dict[str, Any] = {
-        "command": f"python benchmarks/faults/table.py --jobs {args.jobs}",
-        "commit": subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip(),
-        "torch": torch.__version__,
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "faults": [],
-    }
+    results: dict[str, Any] = provenance() | {"faults": []}
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o755)
         first = Place(Path(name) / "first", None)
