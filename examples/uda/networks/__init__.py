@@ -4,7 +4,7 @@ May import runtime.
 """
 
 from .backbones import Encoder
-from .build import DECODERS, PYRAMIDS, build_encoder, build_network, is_vit
+from .build import DECODERS, build_encoder, build_network, is_vit, known_encoder
 from .checkpointing import checkpoint_activations
 from .daformer import DAFormerHead
 from .deeplab import DeepLabV2Head, DeepLabV3PlusHead
@@ -16,7 +16,6 @@ from .vit import LightHead, ViTEncoder
 __all__ = [
     "DECODERS",
     "HRDA",
-    "PYRAMIDS",
     "Box",
     "DAFormerHead",
     "DeepLabV2Head",
@@ -33,6 +32,7 @@ __all__ = [
     "build_network",
     "checkpoint_activations",
     "is_vit",
+    "known_encoder",
     "sliding_boxes",
     "sliding_predict",
 ]

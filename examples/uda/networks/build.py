@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 from torch import nn
 
 from .backbones import Encoder, TimmPyramid
@@ -14,6 +16,7 @@ from .vit import LightHead, ViTEncoder, timm_vit
 
 DECODERS = ("daformer", "deeplabv2", "deeplabv3plus", "light", "small")
 
+OWN_ENCODERS = ("small", "small_vit")
 # how the names of timm's encoders begin that are open to the trainers
 VITS = ("vit_", "eva02_", "deit3_", "beitv2_")
 PYRAMIDS = ("convnext",)
@@ -69,6 +72,21 @@ def build_network(
 def is_vit(encoder: str) -> bool:
     """Whether a name is that of a vision transformer, whose levels are all of one size."""
     return encoder == "small_vit" or encoder.startswith(VITS)
+
+
+def known_encoder(name: str) -> bool:
+    """Whether there is such an encoder; True where the library of its name is missing, which is said on building."""
+    if name in OWN_ENCODERS:
+        return True
+    try:
+        if is_vit(name) or name.startswith(PYRAMIDS):
+            known: bool = importlib.import_module("timm").is_model(name.partition(".")[0])
+            return known
+        return (
+            name.startswith("tu-") or name in importlib.import_module("segmentation_models_pytorch.encoders").encoders
+        )
+    except ModuleNotFoundError:
+        return True
 
 
 def build_encoder(

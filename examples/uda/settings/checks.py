@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
 import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from ..networks import PYRAMIDS, is_vit
+from ..networks import is_vit, known_encoder
 
 
 def option(name: str) -> str:
@@ -110,21 +109,6 @@ def contradiction(settings: Any) -> str:
     if uses_mrm and cfg.mrm_block_size > max(cfg.mrm_grid):
         return f"--mrm-block-size: expected at most {max(cfg.mrm_grid)} cells of --mrm-grid, got {cfg.mrm_block_size}"
     return wrong_network(cfg)
-
-
-def known_encoder(name: str) -> bool:
-    """Whether there is such an encoder; True where the library of its name is missing, which is said on building."""
-    if name in ("small", "small_vit"):
-        return True
-    try:
-        if is_vit(name) or name.startswith(PYRAMIDS):
-            known: bool = importlib.import_module("timm").is_model(name.partition(".")[0])
-            return known
-        return (
-            name.startswith("tu-") or name in importlib.import_module("segmentation_models_pytorch.encoders").encoders
-        )
-    except ModuleNotFoundError:
-        return True
 
 
 def wrong_network(cfg: Any) -> str:
