@@ -1,6 +1,6 @@
 """Trains the methods with and without MRM on the embedded street scenes, paired by seed, and makes the table.
 
-    python benchmarks/embedded.py                            # 3 seeds, 14 arms: about three hours on 2 cores
+    python benchmarks/embedded.py                            # 3 seeds, 16 arms: about four hours on 2 cores
     python benchmarks/embedded.py --arms dacs dacs+mrm --seeds 4 5 --name more-seeds
 
 Runs that have ended are kept and not run again; interrupted ones go on. The runs of one seed see the same data, mixes
@@ -39,9 +39,12 @@ ARMS = {
     "mic+mrm": ["train_mic_mrm.py"],
     "mic+mrm-mixed": ["train_mic_mrm.py", "--mrm-on", "mixed"],
     "mic+mrm-masked": ["train_mic_mrm.py", "--mrm-on", "masked"],
+    # on a small vision transformer instead of the small convolutional network
+    "vfm": ["train_vfm_mrm.py", "--mrm-weight", "0"],
+    "vfm+mrm": ["train_vfm_mrm.py"],
 }
 # what each arm is compared with
-BASE = {"dacs": "source-only"} | {f"{name}+mrm": name for name in ("dacs", "daformer", "hrda", "mic")}
+BASE = {"dacs": "source-only"} | {f"{name}+mrm": name for name in ("dacs", "daformer", "hrda", "mic", "vfm")}
 BASE |= {"dacs+nothing-masked": "dacs", "dacs+mrm-mixed": "dacs", "dacs+mrm-frozen-norm": "dacs+mrm"}
 BASE |= {"mic+mrm-mixed": "mic", "mic+mrm-masked": "mic"}
 

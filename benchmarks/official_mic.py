@@ -37,6 +37,7 @@ from shared.provenance import ROOT, made_by, provenance
 COMPARED = ("daformer", "hrda")
 TIMED = ("daformer", "mic")
 SIDES = ("official", "ours")
+MEASURED = ("seconds", "peak_memory_mib")
 PARTS = ("loss", "encoder", "decoder", "Rebuilder")
 
 
@@ -52,7 +53,7 @@ def compare(checkout: Path) -> list[dict[str, Any]]:
 def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
     """Seconds and peak memory of either side's step, one per round."""
     row: dict[str, Any] = {"method": method, "encoder": args.encoder, "crop": crop_of(method, args)}
-    row |= {"seconds": {side: [] for side in SIDES}, "peak_memory_mib": {side: [] for side in SIDES}}
+    row |= {name: {side: [] for side in SIDES} for name in MEASURED}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.pth"
         alone("weights", method, file, args)
@@ -138,7 +139,11 @@ def table(results: dict[str, Any]) -> str:
     lines = [f"| MRM in | {' | '.join(PARTS)} |", "|---|" + "---|" * len(PARTS)]
     for row in results["equality"]:
         lines.append(f"| {row['method']} | " + " | ".join(f"{row[part]:.1e}" for part in PARTS) + " |")
-    lines += ["", "Errors in float64: of the loss, relative; of the gradients, relative to their standard deviation.", ""]
+    lines += [
+        "",
+        "Errors in float64: of the loss, relative; of the gradients, relative to their standard deviation.",
+        "",
+    ]
     if results["steps"]:
         lines += ["| step without MRM | official | ours | ours / official | peak memory, official | ours |"]
         lines += ["|---|---|---|---|---|---|", *map(step_line, results["steps"]), ""]
@@ -155,13 +160,11 @@ def step_line(row: dict[str, Any]) -> str:
     return f"| {' | '.join([*cells, *(f'{memory[side] / 1024:.2f} GiB' for side in SIDES)])} |"
 
 
-MEASURED = ("seconds", "peak_memory_mib")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path, help="of github.com/lhoyer/MIC")
     parser.add_argument("--rounds", type=int, default=3, help="of timed steps; 0: compare numbers alone")
+    parser.add_argument("--methods", nargs="+", choices=TIMED, default=TIMED, help="whose steps are timed")
     parser.add_argument("--encoder", default="mit_b5")
     parser.add_argument("--crop", type=int, default=512, help="DAFormer's, a multiple of 32; MIC's is twice that")
     parser.add_argument("--batch-size", type=int, default=1)
@@ -175,10 +178,11 @@ def main() -> None:
         return print_alone(side, method, Path(file), args)
 
     results = provenance(args.device) | {"rounds": args.rounds, "batch_size": args.batch_size}
+    results["command"] = results["command"].replace(str(args.checkout), "PATH/TO/MIC")
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=args.checkout, capture_output=True, text=True)
     results |= {"mmcv": version("mmcv"), "checkout": head.stdout.strip(), "equality": compare(args.checkout)}
     print(*results["equality"], sep="\n", flush=True)
-    results["steps"] = [measure(method, args) for method in TIMED] if args.rounds else []
+    results["steps"] = [measure(method, args) for method in args.methods] if args.rounds else []
     stem = args.out / f"official-mic-{args.name or args.device}"
     args.out.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")

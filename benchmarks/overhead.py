@@ -3,6 +3,7 @@
     python benchmarks/overhead.py --quick                                 # embedded size, under 2 minutes on 2 cores
     python benchmarks/overhead.py --preset paper --device cuda            # the papers' networks and crops
     python benchmarks/overhead.py --preset paper --device cpu --batch-size 1 --derive --repeats 4 --warmup 0  # 25 min
+    python benchmarks/overhead.py --preset paper --methods vfm --encoder vit_large_patch14_dinov2 ...  # the same; 19 GB
 
 Steps of all arms alternate in one process, on one network, with one batch, through the trainers' own step function:
 "baseline" without MRM, "again" the same once more (the benchmark's own noise), "mrm" as in the paper, "mixed" and
@@ -34,7 +35,7 @@ from shared.provenance import provenance
 from uda.settings import Settings, preset_values
 
 ROOT = Path(__file__).resolve().parents[1]
-METHODS = ("dacs", "daformer", "hrda", "mic")
+METHODS = ("dacs", "daformer", "hrda", "mic")  # and vfm, where it is asked for
 ARMS = ("baseline", "again", "mrm", "floor", "mixed", "masked")
 
 
@@ -42,12 +43,16 @@ def settings_for(method: str, args: argparse.Namespace) -> Settings:
     values = preset_values(args.preset, method) | {"method": method, "preset": args.preset, "device": args.device}
     if args.batch_size:
         values["batch_size"] = args.batch_size
+    if args.encoder:
+        values["encoder"] = args.encoder
+    values["checkpoint_activations"] = args.checkpoint_activations
     return Settings(**values)
 
 
 def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
     """Times, parts and memory of one method."""
-    arms = [arm for arm in args.arms if arm != "masked" or method == "mic"]
+    lacking = {"mic": (), "vfm": ("mixed", "masked")}.get(method, ("masked",))
+    arms = [arm for arm in args.arms if arm not in lacking]
     alone = {arm: step_alone(method, arm, args) for arm in arms if arm in ("baseline", "mrm", "masked")}
     bench = Bench(settings_for(method, args))
     seconds, parts = rounds(bench, ["baseline"] if args.derive else arms, args)
@@ -89,7 +94,8 @@ def rounds(bench: Bench, arms: list[str], args: argparse.Namespace) -> tuple[dic
 def step_alone(method: str, arm: str, args: argparse.Namespace) -> tuple[float, float]:
     """Seconds and peak MiB of the first step of a process of its own: allocated on CUDA, resident on the CPU."""
     command = [sys.executable, __file__, "--alone", method, arm, "--preset", args.preset, "--device", args.device]
-    command += ["--batch-size", str(args.batch_size)]
+    command += ["--batch-size", str(args.batch_size), "--encoder", args.encoder]
+    command += ["--checkpoint-activations"] * args.checkpoint_activations
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     return float(printed[-2]), float(printed[-1])
 
@@ -108,7 +114,9 @@ def print_alone(method: str, arm: str, args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=("small", "paper"), default="small")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=(*METHODS, "vfm"), default=METHODS)
+    parser.add_argument("--encoder", default="", help="in place of the preset's")
+    parser.add_argument("--checkpoint-activations", action="store_true", help="less memory, more computing")
     parser.add_argument("--batch-size", type=int, default=0, help="0: the preset's")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from uda.checkpoints.evaluation import SUBSETS, class_iou, evaluate, iou_table, 
 from uda.checkpoints.loading import WHICH, Loaded, add_arguments, load_networks, pixels
 from uda.data.domain import Domain, open_domain
 from uda.data.labels import CITYSCAPES_NAMES
+from uda.runtime.command import command
 from uda.runtime.processes import from_first, rank_and_world, start_processes
 from uda.scenes.write import write_scenes
 
@@ -172,7 +172,4 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command(main)

@@ -26,6 +26,7 @@ from uda.checkpoints.evaluation import predict_ids, prediction_files, save_predi
 from uda.checkpoints.loading import WHICH, Loaded, add_arguments, load_networks, pixels
 from uda.data.domain import fitted
 from uda.data.images import naming, open_image
+from uda.runtime.command import command
 from uda.runtime.processes import start_processes
 
 Jobs = dict[Path, Path]  # output without ending -> image
@@ -50,7 +51,7 @@ def main(words: Sequence[str] | None = None) -> int:
         try:
             picture = read(path)
             x = resized(torch.from_numpy(picture).permute(2, 0, 1), size) / 255
-            predicted = predict_ids(network, x, (picture.shape[0], picture.shape[1]), device, window)
+            predicted = predict_ids(network, x, (picture.shape[0], picture.shape[1]), device, window).cpu()
         except (ValueError, FileNotFoundError) as error:  # unreadable; the message names the file
             problem = str(error)
         except RuntimeError as error:  # of torch: too small for the encoder, or too large for the memory
@@ -156,7 +157,4 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(1 if main() else 0)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command(lambda: 1 if main() else 0)

@@ -12,21 +12,21 @@ torchrun --nproc-per-node=2 examples/train_mic_mrm.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from uda.data.batches import Batch
 from uda.networks import Box, Levels, Segmentor
+from uda.runtime.command import command
 from uda.runtime.processes import mean_over_ranks
 from uda.selftraining.draws import Draws
-from uda.selftraining.feature_distance import feature_distance
+from uda.selftraining.feature_distance import feature_distance, thing_weights
 from uda.selftraining.mixing import mix
 from uda.selftraining.teacher import pseudo_label, update_teacher
 from uda.settings import Settings, parse
+from uda.training.loop import train
 from uda.training.models import Models
-from uda.training.run import train
 
 from mrm_loss import MRM, frozen_norm_stats
 
@@ -58,7 +58,7 @@ class Student(nn.Module):
         *,
         plain: bool = True,
         masked: Sequence[Tensor] = (),
-        distance: Callable[[Levels], Tensor] | None = None,
+        distance: tuple[Levels, Tensor] | None = None,
     ) -> Iterator[tuple[str, Tensor]]:
         """Losses of one pass over images (B, 3, H, W) and their names, each to be followed by its backward.
 
@@ -69,13 +69,14 @@ class Student(nn.Module):
             box: HRDA's detail crop.
             plain: whether to decode the features as they are.
             masked: cells to rebuild and decode, one mask per resolution; none: no MRM on these features.
-            distance: of the levels to those of the frozen ImageNet encoder; None: no such loss.
+            distance: levels of the frozen ImageNet encoder and the cells' weights in the feature distance to them;
+                None: no such loss.
         """
         feats, join = self.network.cut(self.network.encode(images, box))
         if plain:
             yield name, self.network.loss(feats, labels, weights)
         if distance is not None:
-            yield "distance", distance(self.network.context_levels(feats))
+            yield "distance", feature_distance(self.network.context_levels(feats), *distance)
         if masked and self.mrm is not None:
             rebuild, masks, factor = self.mrm.rebuild, iter(masked), self.mrm.loss_weight
             rebuilt = self.network.rebuild(feats, lambda levels: rebuild(levels, next(masks))[0])
@@ -85,11 +86,11 @@ class Student(nn.Module):
 
 def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
     """One step of MIC. Every loss is followed at once by its backward, so that memory is that of one pass."""
-    student, teacher, network = models.student, models.teacher, models.student.network
+    student, teacher, passes, network = models.student, models.teacher, models.passes, models.student.network
     source, target = batch.source_images, batch.target_images
     if step < 0 or cfg.method == "source-only":
         source = draws.colours("source", source) if cfg.augment_source else source
-        return backward(student("source", source, batch.source_labels, box=draws.box("source", network, source)))
+        return passes.backward(student, "source", source, batch.source_labels, box=draws.box("source", network, source))
     if step > 0:
         update_teacher(teacher, network, step, cfg.alpha)
 
@@ -102,20 +103,15 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
     # supervised, on the source; things stay close to the ImageNet encoder's features (DAFormer)
     distance = None
     if cfg.fd_weight > 0:
-        distance = partial(
-            feature_distance,
-            imagenet_feats=models.imagenet_feats(network.context_images(source)),
-            labels=batch.source_labels,
-            classes=models.classes.things,
-            num_classes=len(models.classes),
-        )
-    box = draws.box("source", network, source)
-    passed = student("source", source, batch.source_labels, box=box, distance=distance)
-    losses = backward(passed, factors={"distance": cfg.fd_weight})
+        feats, classes = models.imagenet_feats(network.context_images(source)), models.classes
+        distance = feats, thing_weights(batch.source_labels, feats, classes.things, num_classes=len(classes))
+    box, factors = draws.box("source", network, source), {"distance": cfg.fd_weight}
+    losses = passes.backward(
+        student, "source", source, batch.source_labels, box=box, distance=distance, factors=factors
+    )
 
     # pseudo-labels of the target; one weight for all of it: the share of confident pixels
-    with torch.no_grad():
-        labels, weights = pseudo_label(teacher.predict(target), cfg.threshold)
+    labels, weights = pseudo_label(passes.predict(teacher.predict, target), cfg.threshold)
     weights = mean_over_ranks(weights) * batch.target_trusted
     losses["trust"] = weights.mean()
 
@@ -125,14 +121,14 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
     mixed_labels = mix(pasted, batch.source_labels, labels)
     mixed_weights = mix(pasted, torch.ones_like(weights), weights)
     box, masked = draws.box("mixed", network, mixed), masks_on("mixed", mixed)
-    losses |= backward(student("mixed", mixed, mixed_labels, mixed_weights, box, masked=masked))
+    losses |= passes.backward(student, "mixed", mixed, mixed_labels, mixed_weights, box, masked=masked)
 
     # masked image consistency: the target with blocks removed must give the same pseudo-labels (MIC)
     if cfg.method == "mic":
         images = draws.colours("masked", target) * draws.kept(target)
         box, masked = draws.box("masked", network, images), masks_on("masked", images)
-        passed = student("masked", images, labels, weights, box, masked=masked)
-        losses |= backward(passed, factors={"masked": cfg.mic_weight})
+        factors = {"masked": cfg.mic_weight}
+        losses |= passes.backward(student, "masked", images, labels, weights, box, masked=masked, factors=factors)
 
     # masked representation modeling, in a pass of its own
     inputs = {"mrm": (target, labels, weights), "mrm source": (source, batch.source_labels, torch.ones_like(weights))}
@@ -141,19 +137,9 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
             images = draws.colours(name, images) if cfg.mrm_augment else images
             box = draws.box(name, network, images)
             with frozen_norm_stats(*[student] * cfg.mrm_freeze_norm):
-                losses |= backward(student(name, images, y, w, box, plain=False, masked=masked))
-    return losses
-
-
-def backward(passed: Iterator[tuple[str, Tensor]], factors: dict[str, float] | None = None) -> dict[str, Tensor]:
-    """The backward of each weighted loss of a pass, as it comes; returns them detached and weighted."""
-    losses = {}
-    for name, loss in passed:
-        weighted = (factors or {}).get(name, 1.0) * loss
-        weighted.backward()
-        losses[name] = weighted.detach()
+                losses |= passes.backward(student, name, images, y, w, box, plain=False, masked=masked)
     return losses
 
 
 if __name__ == "__main__":
-    train(parse(__doc__, ("mic", "hrda", "daformer", "dacs", "source-only")), Student, train_step)
+    command(lambda: train(parse(__doc__, ("mic", "hrda", "daformer", "dacs", "source-only")), Student, train_step))

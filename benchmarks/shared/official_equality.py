@@ -153,4 +153,6 @@ def worst(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     """
     assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
     least = 1e-6 * max(t.std(correction=0) for t in theirs.values())
-    return max(((ours[name] - t).abs().max() / t.std(correction=0).clamp(min=least)).item() for name, t in theirs.items())
+    return max(
+        ((ours[name] - t).abs().max() / t.std(correction=0).clamp(min=least)).item() for name, t in theirs.items()
+    )

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
 import train_mic_mrm
+import train_vfm_mrm
 from uda.checkpoints.loading import network_of
 from uda.data.batches import Batch
 from uda.data.layouts import STREETS
 from uda.networks import Encoder
+from uda.networks.segmentor import pixel_loss
 from uda.selftraining.draws import Draws
 from uda.settings import Settings
 from uda.training.models import Models
@@ -47,6 +49,9 @@ class IdentityRebuilder(nn.Module):
     def rebuild(self, feats: Any, mask: Tensor) -> tuple[Any, Tensor]:
         return feats, mask
 
+    def forward(self, feats: Any, decoder_fn: Any, labels: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
+        return pixel_loss(decoder_fn(feats), labels, weights)
+
 
 class Bench:
     """One method's networks, batch and optimisers: its step in any arm, the parts of MRM's pass, and prediction."""
@@ -56,7 +61,8 @@ class Bench:
         # a rate of zero keeps the weights, so that every arm works on the same network; random ones cost the same
         self.settings = dataclasses.replace(settings, lr=0.0, mrm_lr=0.0, encoder_weights="")
         without_distance = dataclasses.replace(self.settings, fd_weight=0.0)
-        self.models = Models(without_distance, STREETS, train_mic_mrm.Student, self.device)
+        self.trainer: Any = train_vfm_mrm if settings.method == "vfm" else train_mic_mrm
+        self.models = Models(without_distance, STREETS, self.trainer.Student, self.device)
         if self.settings.fd_weight > 0:
             self.models.imagenet = Encoder(settings.encoder).eval().requires_grad_(False).to(self.device)
         self.mrm = self.models.student.mrm
@@ -87,9 +93,8 @@ class Bench:
         used = list(self.optimizers.values()) if student.mrm is self.mrm else [self.optimizers["network"]]
         for optimizer in used:
             optimizer.zero_grad()
-        train_mic_mrm.train_step(STEP, self.batch, self.models, cfg, Draws(cfg, STEP))
-        for optimizer in used:
-            optimizer.step()
+        self.trainer.train_step(STEP, self.batch, self.models, cfg, Draws(cfg, STEP))
+        self.models.passes.step(used)
 
     def parts(self) -> dict[str, float]:
         """Seconds of each part of MRM's pass; features are cut from the graph between the parts."""

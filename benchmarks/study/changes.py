@@ -95,14 +95,14 @@ def mixed_twice(step_function: StepFunction) -> StepFunction:
         if number < 0:
             return losses
         again = Second(cfg, draws.step)
-        with torch.no_grad():
-            labels, weights = pseudo_label(models.teacher.predict(batch.target_images), cfg.threshold)
+        labels, weights = pseudo_label(
+            models.passes.predict(models.teacher.predict, batch.target_images), cfg.threshold
+        )
         pasted = again.pasted(batch.source_labels)
         images = again.colours("mixed", mix(pasted, batch.source_images, batch.target_images))
         trust = mix(pasted, torch.ones_like(weights), weights * batch.target_trusted)
-        loss = models.student(images, mix(pasted, batch.source_labels, labels), trust)
-        loss.backward()
-        return losses | {"mixed again": loss.detach()}
+        mixed_labels = mix(pasted, batch.source_labels, labels)
+        return losses | models.passes.backward(models.student, "mixed again", images, mixed_labels, trust)
 
     return step
 

@@ -22,8 +22,9 @@ from uda.selftraining.draws import Draws
 from uda.selftraining.mixing import mix
 from uda.selftraining.teacher import make_teacher, pseudo_label
 from uda.settings import Settings
+from uda.training.loop import train
 from uda.training.models import Models
-from uda.training.run import Run, StepFunction, batches_of, one_step, train
+from uda.training.run import Run, StepFunction, batches_of, one_step
 
 # method -> (student, step function); DACS is trained by its own page, as in the Quick start
 TRAINERS = {

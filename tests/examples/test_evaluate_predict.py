@@ -23,7 +23,8 @@ from uda.checkpoints.loading import load_networks, settings_of
 from uda.data.domain import open_domain
 from uda.data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES, SYNTHIA13, SYNTHIA16
 from uda.settings import Settings
-from uda.training.run import Run, train
+from uda.training.loop import train
+from uda.training.run import Run
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CPU = torch.device("cpu")

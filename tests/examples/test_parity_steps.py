@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from train_mic_mrm import Student, train_step
 from uda.data.batches import Batch
 from uda.data.layouts import STREETS
+from uda.runtime.passes import Passes
 from uda.selftraining.draws import Draws
 from uda.selftraining.teacher import make_teacher
 from uda.settings import Settings, preset_values
@@ -48,7 +49,11 @@ def test_three_steps_of_mic() -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()  # the reference's teacher starts with fresh statistics
     models = SimpleNamespace(
-        student=Student(student, None), teacher=teacher, imagenet_feats=torch.no_grad()(imagenet), classes=STREETS
+        student=Student(student, None),
+        teacher=teacher,
+        imagenet_feats=torch.no_grad()(imagenet),
+        classes=STREETS,
+        passes=Passes(torch.device("cpu")),
     )
     values = preset_values("paper", "mic") | dict(
         method="mic",

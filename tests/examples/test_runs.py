@@ -20,7 +20,8 @@ from uda.checkpoints import evaluation
 from uda.checkpoints.loading import load_networks
 from uda.data.domain import open_domain
 from uda.settings import load_settings
-from uda.training.run import Run, batches_of, one_step, train
+from uda.training.loop import train
+from uda.training.run import Run, batches_of, one_step
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -68,11 +69,14 @@ def test_scripts_run_to_the_end(settings, script, method, names):
     for name in ("settings.json", "metrics.jsonl", "result.json", "checkpoint.pt", "curves.png", "panel.png"):
         assert (folder / name).stat().st_size > 0
     rows = metrics(folder)
-    assert {"step", *names} == set(next(row for row in rows if row["step"] == 6))
+    shown = {"mrm_gradient"} if "mrm" in names else set()
+    assert {"step", *names, *shown} == set(next(row for row in rows if row["step"] == 6))
     assert {"miou_student", "miou_teacher"} <= set(rows[-1])
+    assert ("agreement_masked" in rows[-2]) == ("mrm" in names)
     result = json.loads((folder / "result.json").read_text())
     assert result["miou"]["student"] == pytest.approx(rows[-1]["miou_student"], abs=1e-4)
     assert "mIoU" in done.stdout
+    assert f"predict.py {folder} IMAGE_OR_FOLDER" in done.stdout.splitlines()[-1]  # what to run next
     assert "road" in done.stdout
     saved = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert saved["step"] == 6
@@ -98,7 +102,7 @@ def test_arms_pair_by_seed(settings, tmp_path):
             assert torch.equal(x, y)
     baseline, with_mrm = seen[0.0][1], seen[2.0][1]
     for a, b in zip(baseline[:3], with_mrm[:3]):  # two of pretraining, and the first with MRM: the same weights so far
-        assert {**a, "mrm": None} == {**b, "mrm": None}
+        assert {**a, "mrm": None, "mrm_gradient": None} == {**b, "mrm": None, "mrm_gradient": None}
     assert with_mrm[2]["mrm"] > 0
     assert baseline[-1]["source"] != with_mrm[-1]["source"]
 
@@ -162,7 +166,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(settings, tmp_path, stop_at):
 
 def test_a_run_never_overwrites_another(settings):
     Path(settings.out).mkdir()
-    with pytest.raises(SystemExit, match="exists; give another --out, or go on with it: --resume"):
+    with pytest.raises(FileExistsError, match="exists; give another --out, or go on with it: --resume"):
         Run(settings, train_dacs_mrm.Student)
 
 
@@ -177,14 +181,15 @@ def test_checkpoints_are_written_whole(settings, monkeypatch):
     run.save()
     run.step = 7
 
-    def fail(state, path):
-        Path(path).write_bytes(b"half")
+    def fail(state, file):
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="disk full"):
         run.save()
     assert torch.load(run.folder / "checkpoint.pt", weights_only=True)["step"] == 0
+    assert not list(run.folder.glob("*.tmp"))
 
 
 @pytest.mark.slow
@@ -243,3 +248,59 @@ def test_means_of_synthia(settings):
     run.settings = dataclasses.replace(settings, source="synthia:there")
     means = {mean: by_name["student"] for mean, by_name in run.means(confusions).items()}
     assert means == pytest.approx({"miou": 1750 / 19, "miou16": 1450 / 16, "miou13": 1250 / 13})
+
+
+@pytest.mark.slow
+def test_a_damaged_image_ends_a_run_with_workers(settings, scenes, tmp_path):
+    """In seconds, in one line, with what is safe and how to go on; it used to wait for its loaders for ever."""
+    shutil.copytree(scenes[0], tmp_path / "gta5")
+    own = dataclasses.replace(settings, source=f"gta5:{tmp_path / 'gta5'}", workers=2, save_every=1, iterations=1000)
+    command = [sys.executable, str(EXAMPLES / "train_dacs_mrm.py"), *flags(own)]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=env, text=True, stderr=subprocess.PIPE, start_new_session=True) as process:
+        deadline = time.monotonic() + 120
+        while not (Path(own.out) / "checkpoint.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for image in (tmp_path / "gta5" / "images").iterdir():
+            os.truncate(image, image.stat().st_size // 2)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 1
+    last = err.splitlines()[-1]
+    assert last.startswith("error: ") and ".png: expected an image" in last
+    assert f"is safe in {own.out}; go on with --resume {own.out}" in last
+    assert "Traceback" not in err
+
+
+def test_a_run_at_its_end_evaluates_once(settings):
+    """Killed after the last checkpoint, and resumed: the final evaluation stands in metrics.jsonl once."""
+    run = train(settings, train_dacs_mrm.Student, train_dacs_mrm.train_step)
+    before = metrics(run.folder)
+    again = dataclasses.replace(settings, resume=settings.out)
+    train(again, train_dacs_mrm.Student, train_dacs_mrm.train_step)
+    assert metrics(run.folder) == [row for row in before if "seconds_per_step" not in row]
+
+
+def test_an_interrupted_evaluation_is_made_on_resuming(settings, monkeypatch):
+    cfg = dataclasses.replace(settings, eval_every=3)
+    real, calls = Run.evaluate, []
+
+    def interrupted(run, *args):
+        calls.append(run.step)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)  # the request is answered at once
+        return real(run, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "evaluate", interrupted)
+        with pytest.raises(SystemExit, match="interrupted at step 3 of 6; go on with --resume"):
+            train(cfg, train_dacs_mrm.Student, train_dacs_mrm.train_step)
+    run = train(dataclasses.replace(cfg, resume=cfg.out), train_dacs_mrm.Student, train_dacs_mrm.train_step)
+    assert [row["step"] for row in metrics(run.folder) if "miou_student" in row] == [2, 3, 6]
+
+
+def test_a_checkpoint_of_another_network(settings):
+    Run(settings, train_dacs_mrm.Student).save()
+    other = dataclasses.replace(settings, resume=settings.out, mrm_width=32)
+    with pytest.raises(ValueError, match=r"checkpoint.pt: does not fit the run's settings.json \(.*size mismatch"):
+        Run(other, train_dacs_mrm.Student)

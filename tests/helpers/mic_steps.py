@@ -10,7 +10,7 @@ from parity import Parity
 from torch import Tensor, nn
 from uda.checkpoints.released import load_official, rename
 from uda.networks import HRDA, Box, build_network
-from uda.selftraining.mixing import class_mask, keep_blocks
+from uda.selftraining.mixing import keep_blocks
 
 BOXES = (Box(16, 80, 40, 104), Box(64, 128, 0, 64), Box(24, 88, 56, 120))
 SETTINGS = {
@@ -83,7 +83,7 @@ def step_inputs(parity: Parity, index: int) -> Step:
         source_box=BOXES[index % 3],
         mixed_box=BOXES[(1 + index) % 3],
         masked_box=BOXES[(2 + index) % 3],
-        paste=torch.stack([class_mask(labels[q], _drawn(labels, q, index)) for q in range(2)]).unsqueeze(1),
+        paste=torch.stack([torch.isin(labels[q], _drawn(labels, q, index)) for q in range(2)]).unsqueeze(1),
         keep=keep_blocks(draws, (size, size), SETTINGS["mask_ratio"]),
     )
 

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-
-import page
+import framework_scripts as page
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -109,41 +103,8 @@ def plain() -> list[list[torch.Tensor]]:
 @pytest.fixture(scope="module")
 def in_two_processes(tmp_path_factory) -> dict[str, list[page.Recording]]:
     """Recordings of both processes, which run all of the scripts one after the other."""
-    folder = tmp_path_factory.mktemp("processes")
     scripts = IN_TWO_PROCESSES | PITFALLS | {f"{name}, unused found": code for name, code in REMEDIES.items()}
-    (folder / "scripts.json").write_text(json.dumps(scripts))
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in scripts]
-    ports = [str(s.getsockname()[1]) for s in sockets]
-    for s in sockets:
-        s.close()
-    environment = os.environ | {  # as torchrun and `accelerate launch --cpu` set it
-        "PYTHONPATH": os.pathsep.join([str(page.PAGE.parents[1]), os.environ.get("PYTHONPATH", "")]),
-        "PORTS": " ".join(ports),
-        "MASTER_ADDR": "127.0.0.1",
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "GROUP_RANK": "0",
-        "TORCHELASTIC_RUN_ID": "test",
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    command = [sys.executable, page.__file__, folder / "scripts.json"]
-    processes = [
-        subprocess.Popen(
-            [*command, folder / f"{rank}.pt"],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=240) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    recorded = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    return {name: [page.Recording(**each[name]) for each in recorded] for name in scripts}
+    return page.run_in_two_processes(scripts, tmp_path_factory.mktemp("processes"))
 
 
 def assert_same_gradients(actual, expected, tolerance=1e-9):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-import page
+import framework_scripts as page
 import pytest
 import torch
 

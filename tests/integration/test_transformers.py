@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import page
+import framework_scripts as page
 import pytest
 import torch
 

@@ -17,6 +17,7 @@ from ..data.labels import CITYSCAPES_NAMES, IGNORE, SYNTHIA13, SYNTHIA16, colour
 from ..data.layouts import CONVERTED
 from ..data.transforms import normalise
 from ..networks import Segmentor, sliding_predict
+from ..runtime.files import naming_file
 from ..runtime.processes import rank_and_world, sum_over_ranks
 
 # Train ids of Cityscapes' classes over which the field reports mIoU.
@@ -31,10 +32,15 @@ OVERLAID = "_overlay.png"
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """(K, K) int64, rows the labels, columns what was predicted; pixels labelled 255 do not count."""
-    valid = labels != IGNORE
-    pairs = labels[valid].long() * num_classes + predicted[valid].long()
-    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+    """(K, K) int64, rows the labels, columns what was predicted; pixels labelled 255 do not count.
+
+    On the device of both, (H, W) each; nothing is read back from there.
+    """
+    nothing = num_classes**2  # a place for the pixels that do not count: their number would be asked of the device
+    pairs = torch.where(labels == IGNORE, nothing, labels.long() * num_classes + predicted.long()).flatten()
+    counts = torch.zeros(nothing + 1, dtype=torch.int64, device=labels.device)
+    counts.scatter_add_(0, pairs, torch.ones_like(pairs))
+    return counts[:nothing].view(num_classes, num_classes)
 
 
 def class_iou(confusion: Tensor) -> Tensor:
@@ -55,11 +61,18 @@ def mean_iou(confusion: Tensor, classes: Sequence[int] | None = None) -> float:
     return (iou if classes is None else iou[list(classes)]).nanmean().item()
 
 
+def window_scores(network: Segmentor) -> Callable[[Tensor], Tensor]:
+    """What is averaged where windows overlap: logits, or probabilities where the head says so (VFM-UDA)."""
+    if getattr(network.decoder, "averages_probabilities", False):
+        return lambda images: network.predict(images).softmax(1)
+    return network.predict
+
+
 @torch.no_grad()
 def predict_ids(
     network: Segmentor, image: Tensor, size: tuple[int, int], device: torch.device, window: int = 0
 ) -> Tensor:
-    """The best class of every pixel, (h, w) int64 on the CPU.
+    """The best class of every pixel, (h, w) int64, on the device.
 
     Args:
         network: in eval mode.
@@ -67,11 +80,11 @@ def predict_ids(
         size: (h, w) of the result, to which the logits are resized.
         window: side in pixels of windows that slide over the image by half of it; 0 predicts the whole image.
     """
-    x = normalise(image)[None].to(device)
-    logits = sliding_predict(network.predict, x, window, max(window // 2, 1)) if window else network.predict(x)
+    x = normalise(image)[None].to(device, non_blocking=True)
+    logits = sliding_predict(window_scores(network), x, window, max(window // 2, 1)) if window else network.predict(x)
     if logits.shape[-2:] != size:
         logits = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
-    return logits[0].argmax(0).cpu()
+    return logits[0].argmax(0)
 
 
 def evaluate(
@@ -95,17 +108,18 @@ def evaluate(
     was_training = network.training
     network.eval()
     rank, world = rank_and_world()
-    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
     for index in tqdm(range(rank, len(domain), world), title, leave=False, disable=rank > 0):
         labels = domain.labels(index, resized=False)
         domain.check_size(index, labels)
         size = (labels.shape[0], labels.shape[1])
         predicted = predict_ids(network, domain.image(index), size, device, window)
-        confusion += confusion_matrix(labels, predicted, num_classes)
+        # counted there: the next image is read while the device still predicts this one
+        confusion += confusion_matrix(labels.to(device, non_blocking=True), predicted, num_classes)
         if on_prediction is not None:
-            on_prediction(index, predicted)
+            on_prediction(index, predicted.cpu())
     network.train(was_training)
-    return sum_over_ranks(confusion.to(device)).cpu()
+    return sum_over_ranks(confusion).cpu()
 
 
 def iou_table(
@@ -151,4 +165,5 @@ def save_prediction(
         pictures.append(((picture.astype(np.uint16) + coloured + 1) // 2).astype(np.uint8))
     base.parent.mkdir(parents=True, exist_ok=True)
     for path, content in zip(prediction_files(base, picture is not None), pictures, strict=True):
-        Image.fromarray(content).save(path)
+        with naming_file(path):
+            Image.fromarray(content).save(path)

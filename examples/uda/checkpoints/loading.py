@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES
 from ..networks import HRDA, Segmentor, build_network
 from ..settings import Settings, settings_of
+from .files import read_checkpoint
 from .released import load_official, official_settings
+from .vfm_uda import is_vfm, load_vfm, read_weights_only, vfm_settings
 
 WHICH = ("student", "teacher")
-EXPECTED = "expected a run's folder, its checkpoint.pt, or a released file of DAFormer, HRDA or MIC"
+EXPECTED = "expected a run's folder, its checkpoint.pt, or a released file of DAFormer, HRDA, MIC or VFM-UDA"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def load_networks(path: str | Path, which: Sequence[str] = WHICH) -> Loaded:
     """Load the networks of a checkpoint, strictly; nothing but tensors and plain values is unpickled.
 
     Args:
-        path: a run's folder, its checkpoint.pt, or a released file of DAFormer, HRDA or MIC (mmcv's, MiT encoders).
+        path: a run's folder, its checkpoint.pt, or a released file of DAFormer, HRDA or MIC (mmcv's, MiT encoders) or
+            of VFM-UDA (Lightning's).
         which: "student", "teacher" or both. With both, one of them may be missing.
 
     Raises:
@@ -70,19 +72,20 @@ def load_networks(path: str | Path, which: Sequence[str] = WHICH) -> Loaded:
         ValueError: a file of another kind, or one that does not fit the network or lacks what was asked for.
     """
     file = Path(path).expanduser()
-    file = file / "checkpoint.pt" if file.is_dir() else file
-    if not file.is_file():
+    if file.is_dir():
+        saved, file = read_checkpoint(file)
+    elif not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; {EXPECTED}")
-    try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zipfile and torch raise errors of many kinds
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{file}: {EXPECTED}; could not be read as one ({type(error).__name__}: {reason})") from error
+    else:
+        try:
+            saved = read_weights_only(file)
+        except ValueError as error:
+            raise ValueError(f"{file}: {EXPECTED}; {error}") from error
     try:
         if isinstance(saved, dict) and {"settings", *WHICH} <= saved.keys():
             return _of_run(file, saved, which)
         state = saved.get("state_dict", saved) if isinstance(saved, dict) else None
-        if isinstance(state, dict) and any(".block1." in str(key) or "decode_head." in str(key) for key in state):
+        if isinstance(state, dict) and (_of_mmcv(state) or is_vfm(state)):
             return _released(file, state, which)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
@@ -147,29 +150,50 @@ def _filled(network: Segmentor, state: Mapping[str, Tensor], name: str) -> Segme
 
 
 def _released(file: Path, state: dict[str, Tensor], which: Sequence[str]) -> Loaded:
-    """Networks of a released file, which the papers evaluate on Cityscapes at half size, HRDA's at full size."""
-    has_teacher = any(_model_of(key) == "ema_model" for key in state)
+    """Networks of a released file: evaluated on Cityscapes at half size; HRDA's and VFM-UDA's at full size."""
+    vfm = is_vfm(state)
+    teacher = "network_ema" if vfm else "ema_model"
+    settings_of_file, load = (vfm_settings, load_vfm) if vfm else (official_settings, load_official)
+    has_teacher = any(_model_of(key) == teacher for key in state)
     if not has_teacher and list(which) == ["teacher"]:
-        raise ValueError("expected keys that start with 'ema_model.' for the teacher, found none")
+        raise ValueError(f"expected keys that start with '{teacher}.' for the teacher, found none")
     networks: dict[str, Segmentor] = {}
     left = set(state)
     for name in which:
         if name == "student" or has_teacher:
-            arguments = official_settings(state, name)
+            arguments = settings_of_file(state, name)
             if arguments["num_classes"] != len(CITYSCAPES_NAMES):
                 count = arguments["num_classes"]
                 raise ValueError(f"expected a network of Cityscapes' {len(CITYSCAPES_NAMES)} classes, got {count}")
             network = build_network(**arguments)
-            left &= set(load_official(network, state, name))
+            left &= set(load(network, state, name))
             networks[name] = network.eval().requires_grad_(False)
     dropped = ", ".join(f"{model}.* ({n} entries)" for model, n in Counter(map(_model_of, sorted(left))).items())
-    hrda = any(isinstance(network, HRDA) for network in networks.values())
-    size, window = ((1024, 2048), 1024) if hrda else ((512, 1024), 0)
+    full_size = vfm or any(isinstance(network, HRDA) for network in networks.values())
+    size, window = ((1024, 2048), 1024) if full_size else ((512, 1024), 0)
     return Loaded(file, networks, CITYSCAPES_NAMES, CITYSCAPES_COLOURS, dropped, size, window)
 
 
+def load_released(network: Segmentor, path: str) -> None:
+    """Loads the student of a released file into a network, strictly.
+
+    Raises:
+        ValueError: the file does not fit the network.
+    """
+    try:
+        saved = read_weights_only(Path(path))
+        state = saved.get("state_dict", saved)
+        (load_vfm if is_vfm(state) else load_official)(network, state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _of_mmcv(state: Mapping[str, Any]) -> bool:
+    return any(".block1." in str(key) or "decode_head." in str(key) for key in state)
+
+
 def _model_of(key: str) -> str:
-    """model, ema_model or imnet_model; of a bare model, backbone or decode_head."""
+    """model, ema_model or imnet_model, VFM-UDA's network or network_ema; of a bare model, backbone or decode_head."""
     return key.removeprefix("module.").partition(".")[0]
 
 
@@ -181,6 +205,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--window", type=pixels, metavar="PIXELS", help=window)
     add("--overwrite", action="store_true", help="replace files that exist")
     add("--device", default="auto", help="auto, cpu, cuda, mps")
+    add("--traceback", action="store_true", help="after an error, show where it came from")
 
 
 def pixels(word: str) -> int:

@@ -13,8 +13,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from ..runtime.files import read_tensors
 
 # Official name -> ours, tried in order on the part behind the model's prefix.
 _RENAMES = [
@@ -46,8 +47,11 @@ _MITS: dict[tuple[int, ...], str] = {
 
 def read_official(path: str | Path) -> dict[str, Tensor]:
     """The state dict of an mmcv checkpoint, on the CPU; nothing but tensors and plain values is unpickled."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    state: dict[str, Tensor] = content.get("state_dict", content)
+    try:
+        content = read_tensors(Path(path))
+        state: dict[str, Tensor] = content.get("state_dict", content)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: expected a released checkpoint of DAFormer, HRDA or MIC; {error}") from error
     return state
 
 
@@ -57,7 +61,7 @@ def official_settings(state_dict: dict[str, Tensor], which: str = "student") -> 
     blocks = [
         len({key.split(".")[3] for key in state if key.startswith(f"encoder.body.block{i}.")}) for i in range(1, 5)
     ]
-    first = state.get("encoder.body.norm1.weight", torch.empty(0))
+    first = state.get("encoder.body.norm1.weight", ())
     encoder = _MITS.get((*blocks, len(first)))
     hrda = any(key.startswith("decoder.attention.") for key in state)
     head = "decoder.head." if hrda else "decoder."
@@ -126,6 +130,16 @@ def load_official(network: nn.Module, state_dict: dict[str, Tensor], which: str 
         ValueError: a parameter of the network is missing, left over or of another shape; the message lists the first.
     """
     state, dropped = from_official(state_dict, which)
+    load_strictly(network, state)
+    return dropped
+
+
+def load_strictly(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load weights under our names.
+
+    Raises:
+        ValueError: a parameter of the network is missing, left over or of another shape; the message lists the first.
+    """
     own = network.state_dict()
     problems = [f"{key} is missing" for key in own if key not in state]
     problems += [f"{key} has no place" for key in state if key not in own]
@@ -138,4 +152,3 @@ def load_official(network: nn.Module, state_dict: dict[str, Tensor], which: str 
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError(f"state_dict does not fit the network: {'; '.join(problems[:5])}{more}")
     network.load_state_dict(state)
-    return dropped

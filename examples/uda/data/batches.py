@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import active_children
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..runtime.rng import generator
+from ..runtime.interrupts import end_with_parent, ignore_requests
+from ..runtime.rng import generator, uniform
 from .domain import Domain
 from .labels import IGNORE
 from .rare_class import RareClassSampler, crop_with_class
@@ -30,6 +34,10 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
 
+    def pin_memory(self) -> Batch:
+        """In memory that a GPU copies from while it computes; the loader calls it."""
+        return Batch(*(t.pin_memory() for t in vars(self).values()))
+
 
 class Batches(Dataset[Batch]):
     """The batch of step t: sample i depends on (seed, t, i) alone.
@@ -44,6 +52,8 @@ class Batches(Dataset[Batch]):
         margins_of_image: the margins are those of the whole, resized target image and are cropped with it (HRDA).
         rare: draws source images by the classes that they show (DAFormer); None draws them evenly.
         min_crop_ratio: see `crop_with_class`; 0 takes the first crop.
+        scale_jitter: images are resized by a factor from 1 - this to 1 + this before they are cropped, and margins of
+            the image with them.
     """
 
     def __init__(
@@ -59,6 +69,7 @@ class Batches(Dataset[Batch]):
         margins_of_image: bool = False,
         rare: RareClassSampler | None = None,
         min_crop_ratio: float = 0.5,
+        scale_jitter: float = 0.0,
     ) -> None:
         if len(margins) not in (2, 4):
             raise ValueError(f"margins: expected (top, bottom) or (top, bottom, left, right), got {margins}")
@@ -66,6 +77,7 @@ class Batches(Dataset[Batch]):
         self.samples = range(first_sample, first_sample + batch_size)
         self.margins, self.margins_of_image = margins, margins_of_image
         self.rare, self.min_crop_ratio = rare, min_crop_ratio
+        self.scale_jitter = scale_jitter
 
     def __getitem__(self, step: int) -> Batch:
         source_images, labels = zip(*(self._draw_source(generator(self.seed, "source", step, i)) for i in self.samples))
@@ -77,13 +89,27 @@ class Batches(Dataset[Batch]):
             torch.stack(trust).float(),
         )
 
+    def files(self, step: int) -> list[str]:
+        """The image files of the batch of a step, the source's first."""
+        source = [self._pick_source(generator(self.seed, "source", step, i))[0] for i in self.samples]
+        target = [self._pick_target(generator(self.seed, "target", step, i)) for i in self.samples]
+        images = [self.source.samples[k].image for k in source] + [self.target.samples[k].image for k in target]
+        return [str(image) for image in images]
+
+    def _pick_source(self, gen: torch.Generator) -> tuple[int, int]:
+        """Index of a sample, and the class that it was picked for; -1 without rare class sampling."""
+        if self.rare is None:
+            return int(torch.randint(len(self.source), (), generator=gen)), -1
+        wanted, index = self.rare.draw(gen)
+        return index, wanted
+
+    def _pick_target(self, gen: torch.Generator) -> int:
+        return int(torch.randint(len(self.target), (), generator=gen))
+
     def _draw_source(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
         """Image (3, rows, cols) in [0, 1] and its labels (rows, cols)."""
-        if self.rare is None:
-            index = int(torch.randint(len(self.source), (), generator=gen))
-        else:
-            wanted, index = self.rare.draw(gen)
-        image, labels = self.source.labelled(index)
+        index, wanted = self._pick_source(gen)
+        image, labels = self._scaled(self.source, gen).labelled(index)
         draw_crop = partial(random_crop, image, labels, self.crop, gen)
         if self.rare is None or self.min_crop_ratio == 0:
             image, labels = draw_crop()
@@ -94,14 +120,22 @@ class Batches(Dataset[Batch]):
 
     def _draw_target(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
         """Image (3, rows, cols) in [0, 1] and where it is trusted (rows, cols)."""
-        image = self.target.pixels(int(torch.randint(len(self.target), (), generator=gen)))
+        index = self._pick_target(gen)
+        target = self._scaled(self.target, gen)
+        image = target.pixels(index)
         trusted = torch.ones(image.shape[1:], dtype=torch.uint8)
         if self.margins_of_image:
-            trusted = without_margins(trusted, *self.margins)
+            trusted = without_margins(trusted, *(round(margin * target.scale) for margin in self.margins))
         image, trusted = random_crop(image, trusted, self.crop, gen, max_share=1)
         image, trusted = random_flip(image, trusted, gen)
         image, trusted = pad(image.float() / 255, trusted, self.crop, 0)
         return image, trusted if self.margins_of_image else without_margins(trusted, *self.margins)
+
+    def _scaled(self, domain: Domain, gen: torch.Generator) -> Domain:
+        """The domain with its images at a random scale."""
+        if self.scale_jitter == 0:
+            return domain
+        return replace(domain, scale=uniform(gen, 1 - self.scale_jitter, 1 + self.scale_jitter))
 
 
 def without_margins(trusted: Tensor, top: int, bottom: int, left: int = 0, right: int = 0) -> Tensor:
@@ -127,13 +161,53 @@ def zero_margins(weights: Tensor, top: int = 15, bottom: int = 120) -> Tensor:
     return torch.where(trusted[:, None], weights, torch.zeros_like(weights))
 
 
-def batches(data: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
-    """The batches of steps start, ..., stop - 1."""
-    steps = range(start, stop)
-    yield from DataLoader(data, batch_size=None, sampler=steps, num_workers=workers, worker_init_fn=leave_signals)
+def batches(data: Batches, start: int, stop: int, workers: int, pin: bool = False) -> Generator[Batch, None, None]:
+    """The batches of steps start, ..., stop - 1.
+
+    Args:
+        workers: processes that load two batches each ahead, for as long as the steps last; 0: none.
+        pin: whether batches come in pinned memory (see `Batch.pin_memory`).
+
+    The workers end with the iterator, so close it (`contextlib.closing`), and with this process.
+    """
+    loader = DataLoader(
+        data,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        worker_init_fn=partial(start_worker, parent=os.getpid()),
+        pin_memory=pin,
+        prefetch_factor=2 if workers else None,
+    )
+    iterator = iter(loader)
+    try:
+        yield from iterator
+    finally:
+        end_workers(iterator)
 
 
-def leave_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach a run's whole process group: workers go on, the training process says when to stop."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def start_worker(worker: int, parent: int) -> None:
+    """A process that loads data goes on until its run says otherwise or is gone."""
+    ignore_requests()
+    end_with_parent(parent)
+
+
+def end_workers(iterator: Any) -> None:
+    """Ends a loader's processes now. By itself it waits for them, as long as a traceback holds on to it.
+
+    They are asked; those that hang, in a file system that does not answer, are killed.
+    """
+    workers = active_children()
+
+    def kill() -> None:
+        for worker in workers:
+            worker.kill()
+
+    timer = threading.Timer(2.0, kill)
+    timer.start()
+    try:
+        getattr(iterator, "_shutdown_workers", lambda: None)()
+    except RuntimeError:  # which says that a worker was killed
+        pass
+    finally:
+        timer.cancel()

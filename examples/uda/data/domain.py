@@ -26,12 +26,14 @@ class Domain:
     spec: LAYOUT:PATH.
     size: (height, width) of the frame that images and labels are resized to fit before cropping, proportions kept, as
         the published recipes do: (720, 1280) makes GTA5's 1052 x 1914 704 x 1280. None leaves them as they are.
+    scale: what they are enlarged by besides.
     """
 
     spec: str
     samples: list[Sample]
     classes: ClassSet
     size: tuple[int, int] | None = None
+    scale: float = 1.0
 
     @property
     def root(self) -> Path:
@@ -86,8 +88,10 @@ class Domain:
             raise FileNotFoundError(f"{label}: expected the labels of {image}, found no such file ({counts})")
 
     def _resize(self, x: Tensor) -> Tensor:
-        """Bytes (3, H, W) or labels (H, W) to `size`; bilinear without smoothing, as in the published recipes."""
-        size = fitted((x.shape[-2], x.shape[-1]), self.size) if self.size else x.shape[-2:]
+        """Bytes (3, H, W) or labels (H, W) to their size; bilinear without smoothing, as in the published recipes."""
+        own = (x.shape[-2], x.shape[-1])
+        rows, cols = fitted(own, self.size) if self.size else own
+        size = (round(rows * self.scale), round(cols * self.scale))
         if x.shape[-2:] == size:
             return x
         if x.ndim == 2:

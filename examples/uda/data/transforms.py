@@ -6,21 +6,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..runtime.constants import constant
 from ..runtime.rng import uniform
 from .labels import IGNORE
 
-MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 
 
 def normalise(images: Tensor) -> Tensor:
     """RGB in [0, 1] -> ImageNet statistics; (..., 3, H, W)."""
-    return (images - MEAN.to(images)) / STD.to(images)
+    return (images - per_channel(MEAN, images)) / per_channel(STD, images)
 
 
 def denormalise(images: Tensor) -> Tensor:
     """The inverse of `normalise`."""
-    return images * STD.to(images) + MEAN.to(images)
+    return images * per_channel(STD, images) + per_channel(MEAN, images)
+
+
+def per_channel(values: tuple[float, ...], images: Tensor) -> Tensor:
+    """(3, 1, 1), with the images' dtype and on their device."""
+    return constant(values, images).view(3, 1, 1)
 
 
 def random_crop(
@@ -62,5 +68,5 @@ def pad(image: Tensor, labels: Tensor, size: tuple[int, int], fill: int) -> tupl
     rows, cols = size[0] - labels.shape[0], size[1] - labels.shape[1]
     if rows <= 0 and cols <= 0:
         return image, labels
-    mean = MEAN.to(image)
+    mean = per_channel(MEAN, image)
     return F.pad(image - mean, (0, cols, 0, rows)) + mean, F.pad(labels, (0, cols, 0, rows), value=fill)

@@ -1,20 +1,22 @@
 """The networks of the trainers: encoders of a library, decoders written out here.
 
-May import no other room.
+May import runtime.
 """
 
 from .backbones import Encoder
-from .build import DECODERS, build_network
+from .build import DECODERS, PYRAMIDS, build_encoder, build_network, is_vit
+from .checkpointing import checkpoint_activations
 from .daformer import DAFormerHead
-from .deeplabv2 import DeepLabV2Head
-from .deeplabv3plus import DeepLabV3PlusHead
+from .deeplab import DeepLabV2Head, DeepLabV3PlusHead
 from .hrda import HRDA, HRDADecoder, HRDAFeatures, HRDALogits
 from .segmentor import Levels, Segmentor
 from .sliding import Box, sliding_boxes, sliding_predict
+from .vit import LightHead, ViTEncoder
 
 __all__ = [
     "DECODERS",
     "HRDA",
+    "PYRAMIDS",
     "Box",
     "DAFormerHead",
     "DeepLabV2Head",
@@ -24,8 +26,13 @@ __all__ = [
     "HRDAFeatures",
     "HRDALogits",
     "Levels",
+    "LightHead",
     "Segmentor",
+    "ViTEncoder",
+    "build_encoder",
     "build_network",
+    "checkpoint_activations",
+    "is_vit",
     "sliding_boxes",
     "sliding_predict",
 ]

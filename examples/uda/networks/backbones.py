@@ -1,7 +1,7 @@
-"""Encoders: a thin wrapper around those of segmentation_models_pytorch, with ImageNet weights by name or from a file.
+"""Encoders: thin wrappers around those of segmentation_models_pytorch and timm, with weights by name or from a file.
 
-The library's MiT encoders have the keys and shapes of SegFormer's and stochastic depth 0.1 growing linearly with
-depth. Mind that SegFormer's weights may be used for research only; the ResNets' may be used by anyone.
+segmentation_models_pytorch's MiT encoders have the keys and shapes of SegFormer's and stochastic depth 0.1 growing
+linearly with depth. Mind that SegFormer's weights may be used for research only; the ResNets' may be used by anyone.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
+from ..runtime.files import read_tensors
+
 _LEVELS = 4
+_HUB = ("hub", "imagenet")  # weights of these names are fetched
 
 
 class Encoder(nn.Module):
@@ -20,8 +22,8 @@ class Encoder(nn.Module):
 
     Args:
         name: "mit_b0" to "mit_b5", "resnet50", "resnet101" or any other of the library's names.
-        weights: "imagenet" downloads them once from the hub; None starts from random weights; anything else is a
-            path to a file (see `load_encoder_weights`).
+        weights: "imagenet" or "hub" downloads them once from the hub; None starts from random weights; anything else
+            is a path to a file (see `load_encoder_weights`).
         output_stride: pixels of the image per cell of the last level: 32, or 16 or 8 where strides give way to
             dilations (ResNets). DeepLabV2 uses 8.
         drop_path: largest probability of skipping a MiT's residual branch, growing linearly from zero over its
@@ -33,12 +35,16 @@ class Encoder(nn.Module):
     def __init__(
         self, name: str, weights: str | None = None, output_stride: int = 32, drop_path: float | None = None
     ) -> None:
-        from segmentation_models_pytorch.encoders import get_encoder
+        try:
+            from segmentation_models_pytorch.encoders import get_encoder
+        except ModuleNotFoundError as error:
+            needs = "needs segmentation_models_pytorch: pip install 'mrm-loss[models]'"
+            raise ModuleNotFoundError(f"encoder {name}: {needs} ({error})") from error
 
         super().__init__()
         if output_stride != 32 and name.startswith("mit_"):
             raise ValueError(f"output_stride: expected 32 for {name}, which cannot be dilated, got {output_stride}")
-        hub = weights if weights == "imagenet" else None
+        hub = "imagenet" if weights in _HUB else None
         try:
             self.body = get_encoder(name, weights=hub, output_stride=output_stride)
         except KeyError as error:
@@ -46,7 +52,7 @@ class Encoder(nn.Module):
         except Exception as error:
             if hub is None:
                 raise
-            raise RuntimeError(_how_to_fetch(name, error)) from error
+            raise RuntimeError(_how_to_fetch(name, _smp_url(name), error)) from error
         if drop_path is not None:
             _set_drop_path(self.body, drop_path)
         if weights is not None and hub is None:
@@ -55,6 +61,10 @@ class Encoder(nn.Module):
         self.output_stride = output_stride
         self.out_channels = list(self.body.out_channels[-_LEVELS:])
         self.strides = [min(4 * 2**level, output_stride) for level in range(_LEVELS)]
+
+    def level_rows(self, rows: int) -> list[int]:
+        """Rows of each level for so many rows of pixels."""
+        return [rows // stride for stride in self.strides]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to four levels (B, C_l, h_l, w_l), fine to coarse, from stride 4 on.
@@ -84,16 +94,7 @@ def load_encoder_weights(encoder: nn.Module, path: str | Path) -> None:
         FileNotFoundError: no such file.
         ValueError: keys or shapes do not fit; the message lists the first of them.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'encoder weights: expected "imagenet" or a file, found no file {path}')
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
+    state = read_weights(path)
     prefix = "backbone."
     if any(key.startswith(prefix) for key in state):
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -107,19 +108,113 @@ def load_encoder_weights(encoder: nn.Module, path: str | Path) -> None:
     nn.Module.load_state_dict(encoder, {**own, **state})
 
 
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a local weight file, bare or under "state_dict"; nothing but tensors is unpickled.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, or holds other things.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'encoder weights: expected "hub", "imagenet" or a file, found no file {path}')
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        state = read_tensors(path)
+        return cast("dict[str, Tensor]", state.get("state_dict", state))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"encoder weights: {path}: expected a file of weights; {error}") from error
+
+
+class TimmPyramid(nn.Module):
+    """The levels of a timm encoder that has strides 4 to 32, such as "convnext_base.dinov3_lvd1689m".
+
+    Args:
+        name, weights: see `make_body`.
+        output_stride: see `Encoder`.
+        drop_path: largest probability of skipping a residual branch; timm's default, zero, where None.
+
+    `out_channels` holds the channels of the levels, fine to coarse, and `strides` their pixels per cell.
+    """
+
+    def __init__(
+        self, name: str, weights: str | None = None, output_stride: int = 32, drop_path: float | None = None
+    ) -> None:
+        super().__init__()
+        whole, _ = make_body(name, weights, output_stride=output_stride, drop_path_rate=drop_path or 0.0)
+        # not by features_only, which would take any file's weights, or none, without a word
+        from timm.models import FeatureListNet
+
+        self.body = FeatureListNet(whole, out_indices=tuple(range(_LEVELS)), flatten_sequential=True)
+        self.out_channels: list[int] = self.body.feature_info.channels()
+        self.strides: list[int] = self.body.feature_info.reduction()
+
+    def level_rows(self, rows: int) -> list[int]:
+        """Rows of each level for so many rows of pixels."""
+        return [rows // stride for stride in self.strides]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) to levels (B, C_l, h_l, w_l), fine to coarse."""
+        return cast("list[Tensor]", self.body(images))
+
+
+def make_body(name: str, weights: str | None, **options: Any) -> tuple[Any, dict[str, Tensor] | None]:
+    """A timm model and, where its weights came from a file, that file's content.
+
+    Args:
+        name: timm's, with the tag of the weights behind the dot.
+        weights: "hub" downloads them once; None starts from random weights; anything else is a file, in timm's form or
+            as its authors published it.
+        options: of `timm.create_model`.
+
+    Raises:
+        ValueError: no such model, or the file does not fit it.
+        FileNotFoundError: no such file.
+        RuntimeError: the weights could not be fetched; the message says from where to do it by hand.
+    """
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"encoder {name}: needs timm: pip install 'mrm-loss[models]' ({error})") from error
+
+    if not timm.is_model(name.partition(".")[0]):
+        raise ValueError(f"name: expected an encoder of timm or segmentation_models_pytorch, got {name!r}")
+    if weights is None:
+        return timm.create_model(name, pretrained=False, **options), None
+    if weights not in _HUB:
+        state = read_weights(weights)
+        try:
+            body = timm.create_model(name, True, pretrained_cfg_overlay={"state_dict": dict(state)}, **options)
+        except (RuntimeError, KeyError) as error:
+            reasons = " ".join(line.strip() for line in str(error).splitlines())
+            raise ValueError(f"encoder weights: {weights} does not fit {name}: {reasons[:400]}") from error
+        return body, state
+    try:
+        return timm.create_model(name, pretrained=True, **options), None
+    except Exception as error:
+        url = f"https://huggingface.co/timm/{name}/resolve/main/model.safetensors"
+        raise RuntimeError(_how_to_fetch(name, url, error)) from error
+
+
 def _fits(key: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> bool:
     if key not in state:
         return key.endswith("num_batches_tracked")  # older files lack it
     return key in own and own[key].shape == state[key].shape
 
 
-def _how_to_fetch(name: str, error: Exception) -> str:
+def _smp_url(name: str) -> str:
     from segmentation_models_pytorch.encoders import encoders
 
     settings = encoders[name]["pretrained_settings"]["imagenet"]
-    url = f"https://huggingface.co/{settings['repo_id']}/resolve/{settings['revision']}/model.safetensors"
+    return f"https://huggingface.co/{settings['repo_id']}/resolve/{settings['revision']}/model.safetensors"
+
+
+def _how_to_fetch(name: str, url: str, error: Exception) -> str:
     return (
-        f"the ImageNet weights of {name} could not be fetched ({type(error).__name__}: {error}). Download\n"
+        f"the weights of {name} could not be fetched ({type(error).__name__}: {error}). Download\n"
         f"    {url}\n"
         "on a machine with a connection and give its path as the encoder weights: --encoder-weights PATH"
     )

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from torch import nn
 
-from .backbones import Encoder
+from .backbones import Encoder, TimmPyramid
 from .daformer import DAFormerHead
-from .deeplabv2 import DeepLabV2Head
-from .deeplabv3plus import DeepLabV3PlusHead
+from .deeplab import DeepLabV2Head, DeepLabV3PlusHead
 from .hrda import HRDA, HRDADecoder
 from .segmentor import Segmentor
-from .small import SmallDecoder, SmallEncoder
+from .small import SmallDecoder, SmallEncoder, SmallViT
+from .vit import LightHead, ViTEncoder, timm_vit
 
-DECODERS = ("daformer", "deeplabv2", "deeplabv3plus", "small")
+DECODERS = ("daformer", "deeplabv2", "deeplabv3plus", "light", "small")
+
+# how the names of timm's encoders begin that are open to the trainers
+VITS = ("vit_", "eva02_", "deit3_", "beitv2_")
+PYRAMIDS = ("convnext",)
 
 
 def build_network(
@@ -32,12 +36,14 @@ def build_network(
     """Build a network at one resolution or, with `hrda`, at two.
 
     Args:
-        encoder: a name of segmentation_models_pytorch, such as "mit_b5" or "resnet101", or "small".
-        decoder: "daformer" (on encoders at stride 32), "deeplabv2" or "deeplabv3plus" (at stride 8), or "small", which
-            goes with the small encoder and only with it.
+        encoder: a name of segmentation_models_pytorch, such as "mit_b5" or "resnet101", of timm, such as
+            "vit_base_patch14_dinov2.lvd142m" or "convnext_base.dinov3_lvd1689m", "small", or "small_vit".
+        decoder: "daformer" (on encoders at stride 32), "deeplabv2" or "deeplabv3plus" (at stride 8), "light" (the last
+            level alone), or "small", which goes with the small encoder and only with it. Vision transformers go with
+            "light", and with "daformer" on four of their blocks.
         num_classes: K.
         hrda: whether to look at a context and a detail resolution.
-        encoder_weights: "imagenet", a file, or None for random weights.
+        encoder_weights: "imagenet" or "hub", a file, or None for random weights.
         embed_dim: width of DAFormer's decoder.
         attention_dim: width of HRDA's scale attention; `embed_dim` where None.
         dropout: channel dropout of DAFormer's decoder.
@@ -52,21 +58,39 @@ def build_network(
 
     if not hrda:
         return Segmentor(body, head(embed_dim, "aspp"))
+    if isinstance(body, ViTEncoder):
+        raise ValueError(f"hrda: expected one resolution with the vision transformer {encoder}; give --no-hrda")
     main, attention = head(embed_dim, "aspp"), head(attention_dim or embed_dim, "conv")
     stride = body.strides[getattr(main, "logits_level", 0)]
     both = HRDADecoder(main, attention, stride)
     return HRDA(body, both, detail_crop, detail_weight=detail_weight)
 
 
-def build_encoder(encoder: str, decoder: str, weights: str | None, drop_path: float | None) -> SmallEncoder | Encoder:
-    """Images to levels, fine to coarse; `out_channels` and `strides` hold their channels and pixels per cell."""
+def is_vit(encoder: str) -> bool:
+    """Whether a name is that of a vision transformer, whose levels are all of one size."""
+    return encoder == "small_vit" or encoder.startswith(VITS)
+
+
+def build_encoder(
+    encoder: str, decoder: str, weights: str | None = None, drop_path: float | None = None
+) -> SmallEncoder | Encoder | TimmPyramid | ViTEncoder:
+    """Images to levels, fine to coarse; `out_channels` holds their channels, `level_rows` tells their rows."""
     if decoder not in DECODERS:
         raise ValueError(f"decoder: expected one of {DECODERS}, got {decoder!r}")
     if (encoder == "small") != (decoder == "small"):
-        raise ValueError(f'decoder: expected "small" with the encoder "small" alone, got {decoder!r} with {encoder!r}')
+        raise ValueError(f'expected "small" for both encoder and decoder or for neither, got {encoder!r}, {decoder!r}')
     if encoder == "small":
         return SmallEncoder()
-    return Encoder(encoder, weights, output_stride=32 if decoder == "daformer" else 8, drop_path=drop_path)
+    if is_vit(encoder):
+        if decoder not in ("light", "daformer"):
+            raise ValueError(f"decoder: expected light or daformer with {encoder}, got {decoder!r}")
+        levels = 4 if decoder == "daformer" else 1
+        if encoder == "small_vit":
+            return ViTEncoder(SmallViT(), SmallViT.patch_size, levels)
+        return timm_vit(encoder, weights, levels, drop_path or 0.0)
+    output_stride = 8 if decoder.startswith("deeplab") else 32
+    pyramid = TimmPyramid if encoder.startswith(PYRAMIDS) else Encoder
+    return pyramid(encoder, weights, output_stride, drop_path)
 
 
 def build_head(
@@ -78,6 +102,8 @@ def build_head(
     """
     if decoder == "small":
         return SmallDecoder(num_classes)
+    if decoder == "light":
+        return LightHead(channels, num_classes)
     if decoder == "deeplabv2":
         return DeepLabV2Head(channels, num_classes)
     if decoder == "deeplabv3plus":

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .segmentor import Levels, Rebuild, Segmentor, pixel_loss
+from .segmentor import Levels, Rebuild, Segmentor, pixel_loss, upsample
 from .sliding import Box, merge, sliding_boxes
 
 
@@ -125,6 +125,12 @@ class HRDA(Segmentor):
         every: Any = self.encoder.out_channels
         return list(getattr(self.decoder.head, "used_channels", every))
 
+    @property
+    def compilable(self) -> list[nn.Module]:
+        """The modules that compute; the decoder itself puts a detail crop where it lies, elsewhere in each step."""
+        decoder: Any = self.decoder
+        return [self.encoder, decoder.head, decoder.attention]
+
     def draw_box(self, size: tuple[int, int], generator: torch.Generator | None = None) -> Box:
         """Draw the detail crop of a training step, on the grid of the context logits.
 
@@ -173,7 +179,7 @@ class HRDA(Segmentor):
         """(B, 3, H, W) to logits (B, K, H, W); any size that the encoder takes at half scale."""
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % self.grid, 0, -height % self.grid), mode="replicate")
-        return _upsample(self(padded, rebuild), padded.shape[-2:])[..., :height, :width]
+        return upsample(self(padded, rebuild), padded.shape[-2:])[..., :height, :width]
 
     def loss_parts(self, feats: HRDAFeatures, labels: Tensor, weights: Tensor | float = 1.0) -> dict[str, Tensor]:
         """(1 - d - c) * CE(fused), d * CE(detail) and c * CE(context), with d = detail_weight and c = context_weight.

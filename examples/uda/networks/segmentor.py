@@ -51,6 +51,11 @@ class Segmentor(nn.Module):
         every: Any = self.encoder.out_channels
         return list(getattr(self.decoder, "used_channels", every))
 
+    @property
+    def compilable(self) -> list[nn.Module]:
+        """The modules that compute; what lies between them changes from step to step in HRDA."""
+        return [self.encoder, self.decoder]
+
     def draw_box(self, size: tuple[int, int], generator: torch.Generator | None = None) -> Box | None:
         """Only HRDA looks at a random crop in more detail: None, and no random number drawn."""
         return None
@@ -73,7 +78,7 @@ class Segmentor(nn.Module):
 
     def predict(self, images: Tensor, rebuild: Rebuild | None = None) -> Tensor:
         """(B, 3, H, W) to logits (B, K, H, W)."""
-        return F.interpolate(self(images, rebuild), images.shape[-2:], mode="bilinear", align_corners=False)
+        return upsample(self(images, rebuild), images.shape[-2:])
 
     def loss(self, feats: Features, labels: Tensor, weights: Tensor | float = 1.0) -> Tensor:
         """Weighted cross-entropy of the decoded levels, over all pixels.
@@ -108,7 +113,8 @@ class Segmentor(nn.Module):
 
         def join() -> None:
             used = [(level, leaf.grad) for level, leaf in pairs if leaf.grad is not None]
-            torch.autograd.backward([level for level, _ in used], [grad for _, grad in used])
+            with torch.autocast(pairs[0][0].device.type, enabled=False):  # a pass ends with it, while autocast is on
+                torch.autograd.backward([level for level, _ in used], [grad for _, grad in used])
 
         return self.rebuild(feats, leaves), join
 
@@ -124,7 +130,10 @@ class Segmentor(nn.Module):
 
 def pixel_loss(logits: Tensor, labels: Tensor, weights: Tensor | float = 1.0) -> Tensor:
     """Cross-entropy at the resolution of the labels, mean over all pixels, ignored ones included."""
-    if logits.itemsize < 4:
-        logits = logits.float()
-    logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
-    return weighted_cross_entropy(logits, labels, weights)
+    return weighted_cross_entropy(upsample(logits, labels.shape[-2:]), labels, weights)
+
+
+def upsample(logits: Tensor, size: torch.Size) -> Tensor:
+    """Logits (B, K, h, w) to (B, K, H, W), in float32 at least."""
+    logits = logits.float() if logits.itemsize < 4 else logits
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False)

@@ -11,12 +11,21 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 T = TypeVar("T")
+BUCKET = 25 * 2**20  # bytes of gradients that are averaged at once, DistributedDataParallel's default
 
 
 def start_processes(device_name: str) -> torch.device:
-    """Joins the processes that torchrun started, if it did; returns this one's device."""
+    """Joins the processes that torchrun started, if it did; returns this one's device.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device_name == "auto":
-        device_name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device_name = "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
+    if not there.get(device_name.partition(":")[0], False):
+        found = ", ".join(name for name, is_there in there.items() if is_there)
+        raise ValueError(f"--device: expected auto or one of those that are here ({found}), got {device_name!r}")
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device(device_name, local_rank) if device_name == "cuda" else torch.device(device_name)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -49,13 +58,6 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return sum_over_ranks(x).div_(rank_and_world()[1])
 
 
-def any_over_ranks(here: bool, device: torch.device) -> bool:
-    """Whether it holds in one of the processes at least."""
-    if rank_and_world()[1] == 1:
-        return here
-    return bool(sum_over_ranks(torch.tensor(float(here), device=device)) > 0)
-
-
 def average_buffers(module: nn.Module) -> None:
     """Averages BatchNorm's statistics, which every process has from its own images: one network for all."""
     if rank_and_world()[1] > 1:
@@ -64,10 +66,9 @@ def average_buffers(module: nn.Module) -> None:
                 mean_over_ranks(buffer)
 
 
-def ids_over_ranks(ids: Tensor) -> Tensor:
-    """The distinct values (0 to 255) of every process's tensor, ascending."""
-    present = torch.bincount(ids.flatten(), minlength=256).clamp(max=1)
-    return sum_over_ranks(present).nonzero().flatten()
+def any_of_ranks(flags: Tensor) -> Tensor:
+    """Where a bool tensor is True in one of the processes at least; nothing is read back from the device."""
+    return sum_over_ranks(flags.int()) > 0
 
 
 def from_first(make: Callable[[], T]) -> T:
@@ -82,7 +83,7 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def average_gradients(module: nn.Module) -> None:
-    """Averages gradients over the processes, once per step.
+    """Averages gradients over the processes, once per step, in buckets: all at once would double their memory.
 
     Every loss has its own backward and none touches every parameter, which DistributedDataParallel's bookkeeping is
     not made for; one explicit reduction serves all methods. Which parameters have a gradient depends on the step
@@ -90,7 +91,17 @@ def average_gradients(module: nn.Module) -> None:
     """
     if rank_and_world()[1] == 1:
         return
-    grads = [p.grad for p in module.parameters() if p.grad is not None]
+    bucket: list[Tensor] = []
+    for grad in [p.grad for p in module.parameters() if p.grad is not None]:
+        bucket.append(grad)
+        if sum(g.nbytes for g in bucket) >= BUCKET:
+            average_bucket(bucket)
+            bucket = []
+    if bucket:
+        average_bucket(bucket)
+
+
+def average_bucket(grads: list[Tensor]) -> None:
     flat = mean_over_ranks(torch.cat([g.flatten() for g in grads]))
     for g, part in zip(grads, torch.split(flat, [g.numel() for g in grads])):
         g.copy_(part.view_as(g))

@@ -1,18 +1,39 @@
-"""The strong colour augmentation of batches (DACS, section 3.3)."""
+"""Colour augmentation of batches: the strong one of DACS (section 3.3), and the weak one of VFM-UDA."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.transforms import denormalise, normalise
+from ..runtime.constants import constant
 from ..runtime.rng import uniform
 
-GREY = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+GREY = (0.299, 0.587, 0.114)
+YIQ = torch.tensor([GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
+HUE = 3  # brightness, contrast and saturation come before it
+WEAK = (32 / 255, 0.5, 0.5, 18 / 360)  # VFM-UDA's strengths of them
+
+
+class Colours(NamedTuple):
+    """The choices for one image.
+
+    jitter: what is changed, in this order: (0, 1 or 2, factor of brightness, contrast or saturation), or (HUE, turn).
+    sigma: of the blur in pixels; None: no blur.
+    """
+
+    jitter: list[tuple[int, float]]
+    sigma: float | None
+
+    @property
+    def turn(self) -> float:
+        """Of the hue, as a share of a circle."""
+        return dict(self.jitter).get(HUE, 0.0)
 
 
 def strong_augment(images: Tensor, generators: list[torch.Generator], jitter: float = 0.2) -> Tensor:
@@ -23,38 +44,72 @@ def strong_augment(images: Tensor, generators: list[torch.Generator], jitter: fl
         generators: one CPU generator per image.
         jitter: strength of brightness, contrast, saturation and hue.
     """
+    return recoloured(images, [draw_colours(gen, jitter) for gen in generators])
+
+
+def weak_augment(images: Tensor, generators: list[torch.Generator]) -> Tensor:
+    """Colour jitter with probability 0.9 per image (VFM-UDA).
+
+    Args:
+        images: (B, 3, H, W), normalised.
+        generators: one CPU generator per image.
+    """
+    chosen = [draw_jitter(gen, WEAK) if uniform(gen) < 0.9 else [] for gen in generators]
+    return recoloured(images, [Colours(jitter, None) for jitter in chosen])
+
+
+def recoloured(images: Tensor, chosen: list[Colours]) -> Tensor:
+    """Normalised images (B, 3, H, W), changed as was chosen for each."""
+    matrices = torch.stack([hue_matrix(colours.turn) for colours in chosen]).to(images, non_blocking=True)
     out = []
-    for image, gen in zip(denormalise(images), generators):
-        if uniform(gen) < 0.8:
-            image = colour_jitter(image, jitter, gen)
-        if uniform(gen) < 0.5:
-            image = gaussian_blur(image, uniform(gen, 0.15, 1.15))
-        out.append(image)
+    for image, colours, matrix in zip(denormalise(images), chosen, matrices):
+        image = colour_jitter(image, colours.jitter, matrix)
+        out.append(image if colours.sigma is None else gaussian_blur(image, colours.sigma))
     return normalise(torch.stack(out))
 
 
-def colour_jitter(image: Tensor, strength: float, gen: torch.Generator) -> Tensor:
+def draw_colours(gen: torch.Generator, strength: float) -> Colours:
+    """The strong ones: jitter with probability 0.8, blur with 0.5."""
+    jitter = draw_jitter(gen, (strength,) * 4) if uniform(gen) < 0.8 else []
+    return Colours(jitter, uniform(gen, 0.15, 1.15) if uniform(gen) < 0.5 else None)
+
+
+def draw_jitter(gen: torch.Generator, strengths: Sequence[float]) -> list[tuple[int, float]]:
     """Brightness, contrast and saturation times U(1 - s, 1 + s), hue turned by U(-s, s) of a circle, in random order.
 
-    image: (3, H, W) in [0, 1].
+    Args:
+        strengths: s of brightness, contrast, saturation and hue.
     """
+    jitter = []
     for which in torch.randperm(4, generator=gen).tolist():
-        if which == 3:
-            image = turn_hue(image, uniform(gen, -strength, strength))
+        centre, strength = 0 if which == HUE else 1, strengths[which]
+        jitter.append((which, uniform(gen, centre - strength, centre + strength)))
+    return jitter
+
+
+def colour_jitter(image: Tensor, jitter: list[tuple[int, float]], matrix: Tensor) -> Tensor:
+    """Changes an image (3, H, W) in [0, 1] as `Colours.jitter` says; `matrix` is the `hue_matrix` of its turn."""
+    for which, factor in jitter:
+        if which == HUE:
+            image = turn_hue(image, matrix)
             continue
-        factor = uniform(gen, 1 - strength, 1 + strength)
-        grey = (image * GREY.to(image)).sum(0, keepdim=True)
+        grey = (image * constant(GREY, image).view(3, 1, 1)).sum(0, keepdim=True)
         anchor = [torch.zeros_like(grey), grey.mean(), grey][which]  # brightness, contrast, saturation
         image = (anchor + (image - anchor) * factor).clamp(0, 1)
     return image
 
 
-def turn_hue(image: Tensor, turn: float) -> Tensor:
-    """Turns the chroma plane of YIQ by `turn` of a circle; luma stays. image: (3, H, W) in [0, 1]."""
+def hue_matrix(turn: float) -> Tensor:
+    """(3, 3), RGB to RGB: turns the chroma plane of YIQ by `turn` of a circle; luma stays."""
     angle = 2 * math.pi * turn
     cos, sin = math.cos(angle), math.sin(angle)
     rotation = torch.tensor([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
-    matrix = (torch.linalg.inv(YIQ) @ rotation @ YIQ).to(image)
+    matrix: Tensor = torch.linalg.inv(YIQ) @ rotation @ YIQ
+    return matrix
+
+
+def turn_hue(image: Tensor, matrix: Tensor) -> Tensor:
+    """`hue_matrix` of every pixel of an image (3, H, W) in [0, 1]."""
     return torch.einsum("oc,chw->ohw", matrix, image).clamp(0, 1)
 
 

@@ -13,32 +13,68 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+IDS = 256  # that label maps may hold: a byte's values
 
-def draw_classes(labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw half of the classes that occur in a label map, rounded up, without replacement.
 
-    DACS draws from the classes of one image: give one label map. DAFormer, HRDA and MIC draw, once per image,
-    from the classes of the whole batch: give the batch each time. The ignore index counts as a class in both.
+def present_ids(labels: Tensor) -> Tensor:
+    """Which ids each label map holds, the ignore index among them.
 
     Args:
-        labels: class ids, any shape, integer.
-        generator: CPU generator; the global CPU RNG by default.
+        labels: (B, H, W), int64, ids from 0 to 255.
 
     Returns:
-        The drawn ids, (n,) with n = ceil(present / 2), int64, on the device of `labels`.
+        (B, 256) bool, on the device of `labels`.
     """
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"labels must hold integer class ids, got dtype {labels.dtype}")
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels must hold int64 class ids, got dtype {labels.dtype}")
     if labels.numel() == 0:
         raise ValueError(f"labels must hold at least one pixel, got shape {tuple(labels.shape)}")
-    present: Tensor = torch.unique(labels).long()
-    order = torch.randperm(len(present), generator=generator)
-    return present[order[: (len(present) + 1) // 2].to(present.device)]
+    present = torch.zeros(len(labels), IDS, dtype=torch.bool, device=labels.device)
+    return present.scatter_(1, labels.flatten(1), True)
 
 
-def class_mask(labels: Tensor, classes: Tensor) -> Tensor:
-    """Where `labels` is one of `classes`: the pixels ClassMix pastes. Bool, the shape of `labels`."""
-    return torch.isin(labels, classes.to(labels))
+def draw_halves(generator: torch.Generator) -> Tensor:
+    """Draw half of the classes, rounded up, without replacement, for every number of classes there may be.
+
+    How many classes a batch shows is known on its device alone, and a training process that asked would have to wait
+    for the device. So the draw is made for all numbers beforehand, and `halve` looks up there which of them applies.
+
+    Args:
+        generator: CPU generator as it was seeded; every number's draw starts from there.
+
+    Returns:
+        (257, 256) bool on the CPU: row n marks ceil(n / 2) of its first n entries.
+    """
+    halves = torch.zeros(IDS + 1, IDS, dtype=torch.bool)
+    for count in range(1, IDS + 1):
+        generator.manual_seed(generator.initial_seed())
+        halves[count, torch.randperm(count, generator=generator)[: (count + 1) // 2]] = True
+    return halves
+
+
+def halve(present: Tensor, halves: Tensor) -> Tensor:
+    """The drawn half of the ids that are present.
+
+    DACS draws from the classes of one image. DAFormer, HRDA and MIC draw, once per image, from the classes of the
+    whole batch. The ignore index counts as a class in both.
+
+    Args:
+        present: (B, 256) bool, see `present_ids`, or (1, 256) for all images.
+        halves: (B, 257, 256) bool, `draw_halves` of each image, on the device of `present`.
+
+    Returns:
+        (B, 256) bool.
+    """
+    present = present.expand(len(halves), IDS)
+    count = present.sum(1).view(-1, 1, 1).expand(-1, 1, IDS)
+    half = halves.gather(1, count)[:, 0]  # (B, 256): which of the present, by rank
+    rank = (present.cumsum(1) - 1).clamp(min=0)
+    return half.gather(1, rank) & present
+
+
+def class_mask(labels: Tensor, chosen: Tensor) -> Tensor:
+    """Where `labels` (B, H, W) hold one of the ids `chosen` (B, 256): the pixels ClassMix pastes. Bool (B, H, W)."""
+    return chosen.gather(1, labels.flatten(1)).view_as(labels)
 
 
 def mix(mask: Tensor, source: Tensor, target: Tensor) -> Tensor:
@@ -68,48 +104,37 @@ def mix(mask: Tensor, source: Tensor, target: Tensor) -> Tensor:
     return torch.where(mask, source, target)
 
 
-def block_mask(
-    batch: int,
-    size: tuple[int, int],
-    mask_ratio: float = 0.7,
-    block_size: int = 64,
-    generator: torch.Generator | None = None,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """Draw MIC's keep-mask: each block of an image is removed with probability `mask_ratio`.
-
-    `images * block_mask(...)` puts the removed pixels to zero, the mean colour of normalised images.
+def draw_blocks(size: tuple[int, int], block_size: int = 64, generator: torch.Generator | None = None) -> Tensor:
+    """Draw one uniform number for each block of an image, for `keep_blocks`.
 
     Args:
-        batch: number of images.
         size: (H, W) of the images in pixels; need not be a multiple of the block.
-        mask_ratio: share of blocks removed, in [0, 1].
         block_size: edge of a block in pixels.
-        generator: CPU generator; the global CPU RNG by default. The draw does not depend on `device`.
-        device: device of the mask; CPU by default.
+        generator: CPU generator; the global CPU RNG by default.
 
     Returns:
-        (batch, 1, H, W) bool, True = kept.
+        (1, rows, cols) in [0, 1).
     """
-    if not 0.0 <= mask_ratio <= 1.0:
-        raise ValueError(f"mask_ratio must lie in [0, 1], got {mask_ratio}")
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1 pixel, got {block_size}")
     rows, cols = (max(round(edge / block_size), 1) for edge in size)
-    draws = torch.rand(batch, 1, rows, cols, generator=generator)
-    return keep_blocks(draws, size, mask_ratio).to(device)
+    return torch.rand(1, rows, cols, generator=generator)
 
 
 def keep_blocks(draws: Tensor, size: tuple[int, int], mask_ratio: float) -> Tensor:
-    """Turn one uniform draw per block into a pixel mask: kept where the draw exceeds `mask_ratio`.
+    """Turn one uniform draw per block into MIC's pixel mask: kept where the draw exceeds `mask_ratio`.
+
+    `images * keep_blocks(...)` puts the removed pixels to zero, the mean colour of normalised images.
 
     Args:
         draws: (B, 1, rows, cols) in [0, 1).
         size: (H, W) of the mask; blocks are spread over it by nearest-neighbour resizing.
-        mask_ratio: share of blocks removed.
+        mask_ratio: share of blocks removed, in [0, 1].
 
     Returns:
         (B, 1, H, W) bool, True = kept.
     """
+    if not 0.0 <= mask_ratio <= 1.0:
+        raise ValueError(f"mask_ratio must lie in [0, 1], got {mask_ratio}")
     keep = (draws > mask_ratio).float()  # interpolate knows no bool
     return F.interpolate(keep, size=size, mode="nearest").bool()

@@ -1,12 +1,13 @@
 """The mean teacher: its weights and its pseudo-labels.
 
 Sources: Mean Teacher (Tarvainen & Valpola, NeurIPS 2017), DACS (Tranheden et al., WACV 2021), DAFormer (Hoyer et al.,
-CVPR 2022, "Self-Training for UDA").
+CVPR 2022, "Self-Training for UDA"), VFM-UDA (Englert et al., CVPR workshops 2024).
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -29,19 +30,23 @@ def ema_alpha(step: int, alpha: float) -> float:
 
 
 @torch.no_grad()
-def update_teacher(teacher: nn.Module, student: nn.Module, step: int, alpha: float) -> None:
+def update_teacher(teacher: nn.Module, student: nn.Module, step: int, alpha: float, *, buffers: bool = False) -> None:
     """teacher = a * teacher + (1 - a) * student for every parameter, in place, with a = ema_alpha(step, alpha).
 
-    Buffers are left alone: the teacher's BatchNorm statistics come from its own passes over target images.
+    Buffers are left alone by default: the teacher's BatchNorm statistics come from its own passes over target images.
 
     Args:
         teacher: the model to update.
         student: the same architecture, bare or wrapped in DistributedDataParallel.
         step: training step, from 0.
         alpha: largest decay; 0.99 in DACS, 0.999 in DAFormer and later.
+        buffers: whether those of floating-point numbers are averaged too (VFM-UDA).
     """
     averages: list[Tensor] = list(teacher.parameters())
     updates: list[Tensor] = list(student.parameters())
+    if buffers:
+        averages += [buffer for buffer in teacher.buffers() if buffer.is_floating_point()]
+        updates += [buffer for buffer in student.buffers() if buffer.is_floating_point()]
     if [p.shape for p in averages] != [p.shape for p in updates]:
         raise ValueError(
             "teacher and student must have the same parameters in the same order, "
@@ -92,6 +97,23 @@ def pseudo_label(logits: Tensor, threshold: float = 0.968) -> tuple[Tensor, Tens
     if logits.ndim != 4:
         raise ValueError(f"logits must be (B, K, H, W), got shape {tuple(logits.shape)}")
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    confidence, labels = logits.to(dtype).softmax(dim=1).max(dim=1)  # (B, H, W) each
-    share = (confidence >= threshold).sum().to(dtype) / labels.numel()  # no float64: not every device has it
+    return confident_label(logits.to(dtype).softmax(dim=1), threshold)
+
+
+def confident_label(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """`pseudo_label` of probabilities (B, K, H, W)."""
+    confidence, labels = probabilities.max(dim=1)  # (B, H, W) each
+    share = (confidence >= threshold).sum().to(confidence) / labels.numel()  # no float64: not every device has it
     return labels, share.expand(labels.shape).clone()
+
+
+@torch.no_grad()
+def mirrored_probabilities(predict: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Class probabilities (B, K, H, W), the mean of those of the images and of their mirror images (VFM-UDA).
+
+    Args:
+        predict: images (B, 3, H, W) to logits of the same size.
+    """
+    both = (predict(images), predict(images.flip(-1)).flip(-1))
+    plain, mirrored = (logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1) for logits in both)
+    return (plain + mirrored) / 2

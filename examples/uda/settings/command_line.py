@@ -4,74 +4,101 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
-from typing import Any, get_type_hints
+from collections.abc import Callable
+from typing import Any, NoReturn, get_type_hints
 
-from .fields import METHODS, MRM_ON, Settings, as_tuples, load_settings
+from .checks import contradiction, option, range_of
+from .fields import METHODS, MRM_ON, Settings, as_tuples
 from .presets import preset_values
+from .resuming import FREE, resumed
 
 
 def parse(description: str | None, methods: tuple[str, ...] = METHODS, mrm_on: tuple[str, ...] = MRM_ON) -> Settings:
     """Settings from the command line; the first of a trainer's `methods` is the default."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="small")
     first.add_argument("--method", default=methods[0])
     first.add_argument("--source", default="")
     first.add_argument("--hrda", action=argparse.BooleanOptionalAction)
     known, _ = first.parse_known_args()
     # a trainer's source-only is the lower bound of its own first method
-    recipe = methods[0] if known.method == "source-only" and methods[0] == "dacs" else known.method
+    recipe = methods[0] if known.method == "source-only" and methods[0] in ("dacs", "vfm") else known.method
     defaults = {"method": methods[0]} | preset_values(known.preset, recipe, known.hrda, known.source)
     parser = make_parser(description, defaults, {"method": methods, "mrm_on": mrm_on})
-    settings = Settings(**as_tuples(vars(parser.parse_args())))
-    if settings.resume:
-        path = Path(settings.resume) / "settings.json"
-        if not path.is_file():
-            parser.error(f"--resume: {path} is missing; expected the folder of an earlier run")
-        settings = dataclasses.replace(load_settings(path), resume=settings.resume, out=settings.resume)
-    if wrong := contradiction(settings, methods, mrm_on):
+    given = vars(parser.parse_args())
+    change = given.pop("change", [])
+    given.pop("traceback", None)
+    try:
+        settings = Settings(**as_tuples(defaults | given))
+        if settings.resume:
+            settings, changes = resumed(settings.resume, as_tuples(given), change)
+            for line in changes:
+                print(f"{settings.resume}: {line} from here on")
+        elif change:
+            raise ValueError("--change: expected with --resume alone, to go on with other settings")
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    if wrong := outside(settings, methods, mrm_on) or contradiction(settings):
         parser.error(wrong)
     return settings
 
 
-def contradiction(settings: Settings, methods: tuple[str, ...], mrm_on: tuple[str, ...]) -> str:
+def outside(settings: Settings, methods: tuple[str, ...], mrm_on: tuple[str, ...]) -> str:
     """What a trainer of these methods cannot do, in words; empty where there is nothing."""
     other = "; use train_mic_mrm.py" if "mic" not in methods else ""
     if settings.method not in methods or settings.mrm_on not in mrm_on:
         return f"{settings.resume}: a run of {settings.method} with --mrm-on {settings.mrm_on}{other}"
     if settings.hrda and "mic" not in methods:
         return f"--hrda: this trainer has one resolution{other}"
-    if settings.mrm_on == "masked" and settings.method != "mic":
-        return "--mrm-on masked: only MIC has masked images; give --method mic"
-    if settings.mrm_freeze_norm and settings.mrm_on in ("mixed", "masked"):
-        return f"--mrm-freeze-norm: with --mrm-on {settings.mrm_on} MRM has no pass of its own"
-    if settings.fd_weight > 0 and settings.method in ("dacs", "source-only"):
-        return f"--fd-weight: {settings.method} has no feature distance; give --method daformer, hrda or mic"
-    for name in ("batch_size", "iterations", "eval_every", "save_every", "log_every"):
-        if getattr(settings, name) < 1:
-            return f"--{name.replace('_', '-')}: expected 1 or more, got {getattr(settings, name)}"
     return ""
 
 
-def make_parser(
-    description: str | None, defaults: dict[str, Any], offered: dict[str, tuple[str, ...]]
-) -> argparse.ArgumentParser:
-    """One option per field of `Settings`, with the choices that a trainer offers."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; sixty options' usage would bury it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (--help shows every setting)\n")
+
+
+def value_of(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A word as a value; as it is where it is none, for `Settings` to refuse with all that it says."""
+
+    def convert(word: str) -> Any:
+        try:
+            return kind(word)
+        except ValueError:
+            return word
+
+    return convert
+
+
+def make_parser(description: str | None, defaults: dict[str, Any], offered: dict[str, tuple[str, ...]]) -> Parser:
+    """One option per field of `Settings`, with the choices that a trainer offers; holds what is given alone."""
+    parser = Parser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
     )
     hints = get_type_hints(Settings)
     for field in dataclasses.fields(Settings):
         default, kind = defaults.get(field.name, field.default), hints[field.name]
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        help = field.metadata["help"] + (f" (default: {shown})" if shown not in ("", None) else "")
-        options: dict[str, Any] = {"default": default, "help": help.replace("%", "%%")}
+        notes = [range_of(field.metadata).removeprefix("of ")] + (
+            [f"default: {shown}"] if shown not in ("", None) else []
+        )
+        help = field.metadata["help"] + (f" ({'; '.join(filter(None, notes))})" if any(notes) else "")
+        options: dict[str, Any] = {"help": help.replace("%", "%%")}
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         elif names := tuple(field.metadata["names"]):
-            options |= {"type": int, "nargs": len(names), "metavar": names}
+            options |= {"type": value_of(int), "nargs": len(names), "metavar": names}
         else:
             choices = offered.get(field.name, field.metadata["choices"])
-            options |= {"type": kind, "choices": choices} | ({} if choices else {"metavar": kind.__name__.upper()})
-        parser.add_argument(f"--{field.name.replace('_', '-')}", **options)
+            options |= {"type": value_of(kind), "choices": choices}
+            options |= {} if choices else {"metavar": kind.__name__.upper()}
+        parser.add_argument(option(field.name), **options)
+    change = "settings of the run to go on with that the command line may change (always: " + ", ".join(FREE) + ")"
+    parser.add_argument("--change", nargs="+", metavar="NAME", help=change.replace("_", "-"))
+    parser.add_argument("--traceback", action="store_true", help="after an error, show where it came from")
     return parser

@@ -10,13 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from ..networks import DECODERS
+from .checks import check_fields
 
-METHODS = ("dacs", "daformer", "hrda", "mic", "source-only")
+METHODS = ("dacs", "daformer", "hrda", "mic", "vfm", "source-only")
+PRECISIONS = ("fp32", "bf16", "fp16")
 MRM_ON = ("target", "source", "both", "mixed", "masked")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-def setting(default: Any, help: str, choices: tuple[str, ...] | None = None, names: str = "") -> Any:
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "names": names.split()})
+def setting(
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    names: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field and what it may hold: low <= value <= high, above < value < below; of tuples every entry."""
+    limits = {"low": low, "high": high, "above": above, "below": below}
+    return dataclasses.field(
+        default=default, metadata={"help": help, "choices": choices, "names": names.split(), **limits}
+    )
 
 
 @dataclass(frozen=True)
@@ -26,99 +42,139 @@ class Settings:
     # what is trained
     method: str = setting("mic", "self-training method", METHODS)
     preset: str = setting("small", "where the other defaults come from", ("small", "paper"))
-    encoder: str = setting("small", "encoder: small, or a name of segmentation_models_pytorch (mit_b5, resnet101)")
+    encoder: str = setting(
+        "small",
+        "encoder: small, small_vit, a name of segmentation_models_pytorch (mit_b5, resnet101), or of a timm ViT, "
+        "EVA-02 or ConvNeXt (vit_base_patch14_dinov2.lvd142m)",
+    )
     decoder: str = setting("small", "decoder", DECODERS)
     hrda: bool = setting(False, "HRDA's two resolutions, with any encoder and decoder")
-    detail_crop: int = setting(96, "side in pixels of HRDA's detail crops")
-    detail_weight: float = setting(0.1, "share of the detail crop's own cross-entropy in HRDA's loss")
-    encoder_weights: str = setting("", "imagenet, a file of encoder weights, or empty for random ones")
-    init: str = setting("", "released checkpoint of DAFormer, HRDA or MIC to start from (MiT encoders)")
-    seed: int = setting(0, "of everything that is drawn")
+    detail_crop: int = setting(96, "side in pixels of HRDA's detail crops", low=8)
+    detail_weight: float = setting(0.1, "share of the detail crop's own cross-entropy in HRDA's loss", low=0, high=1)
+    encoder_weights: str = setting("", "imagenet or hub (fetched), a file of encoder weights, or empty for random ones")
+    init: str = setting("", "released checkpoint of DAFormer, HRDA, MIC (MiT encoders) or VFM-UDA to start from")
+    seed: int = setting(0, "of everything that is drawn", low=0, high=2**63 - 1)
 
     # data
     source: str = setting("", "labelled domain as LAYOUT:PATH; empty: the embedded scenes")
     target: str = setting("", "unlabelled domain as LAYOUT:PATH; empty: the embedded scenes")
     scenes: str = setting("data/scenes", "folder the embedded scenes are written to, once")
     source_size: tuple[int, int] | None = setting(
-        None, "source images are resized to this before cropping", names="ROWS COLS"
+        None, "source images are resized to this before cropping", names="ROWS COLS", low=1
     )
     target_size: tuple[int, int] | None = setting(
-        None, "target images are resized to this before cropping", names="ROWS COLS"
+        None, "target images are resized to this before cropping", names="ROWS COLS", low=1
     )
-    crop: tuple[int, int] = setting((96, 192), "size of training crops", names="ROWS COLS")
-    batch_size: int = setting(4, "images of each domain per step and process")
-    workers: int = setting(0, "processes that load data beside the training process")
+    scale_jitter: float = setting(
+        0.0, "images are resized besides by 1 - this to 1 + this, at random (0.1 in VFM-UDA)", low=0, below=1
+    )
+    crop: tuple[int, int] = setting((96, 192), "size of training crops", names="ROWS COLS", low=8)
+    batch_size: int = setting(4, "images of each domain per step and process", low=1)
+    workers: int = setting(0, "processes that load data beside the training process", low=0)
     rare_classes: bool = setting(False, "rare class sampling of source images (DAFormer)")
-    rare_temperature: float = setting(0.01, "temperature of rare class sampling")
-    rare_min_pixels: int = setting(60, "pixels from which an image counts as showing a class")
-    rare_min_crop_ratio: float = setting(0.5, "share of these pixels that a crop must show of the class")
+    rare_temperature: float = setting(0.01, "temperature of rare class sampling", above=0)
+    rare_min_pixels: int = setting(60, "pixels from which an image counts as showing a class", low=0)
+    rare_min_crop_ratio: float = setting(0.5, "share of these pixels that a crop must show of the class", low=0)
 
     # schedule
     pretrain_iterations: int = setting(
-        800, "steps on the source alone before self-training; on the small network they stand in for ImageNet weights"
+        800,
+        "steps on the source alone before self-training; on the small network they stand in for ImageNet weights",
+        low=0,
     )
-    pretrain_lr: float = setting(1e-3, "learning rate of those steps")
-    iterations: int = setting(1500, "steps of the method (for DACS in the paper preset our choice)")
+    pretrain_lr: float = setting(1e-3, "learning rate of those steps", above=0)
+    iterations: int = setting(1500, "steps of the method (for DACS in the paper preset our choice)", low=1)
     optimizer: str = setting("adamw", "optimiser of the network; sgd has momentum 0.9 (DACS)", ("adamw", "sgd"))
-    lr: float = setting(5e-4, "learning rate of the encoder (for DACS in the paper preset our choice)")
-    head_lr_factor: float = setting(1.0, "learning rate of the decoder / of the encoder")
-    weight_decay: float = setting(0.01, "weight decay of the network (for DACS in the paper preset our choice)")
+    lr: float = setting(5e-4, "learning rate of the encoder (for DACS in the paper preset our choice)", low=0)
+    head_lr_factor: float = setting(1.0, "learning rate of the decoder / of the encoder", low=0)
+    weight_decay: float = setting(0.01, "weight decay of the network (for DACS in the paper preset our choice)", low=0)
     norm_decay: bool = setting(True, "weight decay on the encoder's norms too; not so in DAFormer")
     schedule_power: float = setting(
-        0.9, "rates, the Rebuilder's too (our choice), fall with (1 - step / iterations) to this power"
+        0.9, "rates, the Rebuilder's too (our choice), fall with (1 - step / iterations) to this power", low=0
     )
-    warmup: int = setting(50, "steps of linear warm-up, in either phase")
+    warmup: int = setting(50, "steps of linear warm-up, in either phase", low=0)
+    warmup_apart: bool = setting(
+        False, "the warm-up goes up to the whole rate, whence it falls to that of the schedule at once (VFM-UDA)"
+    )
 
     # self-training
-    alpha: float = setting(0.99, "the teacher's EMA decay")
-    threshold: float = setting(0.968, "probability from which a pseudo-label counts as confident")
+    alpha: float = setting(0.99, "the teacher's EMA decay", low=0, high=1)
+    threshold: float = setting(0.968, "probability from which a pseudo-label counts as confident", low=0, high=1)
     margins: tuple[int, int, int, int] = setting(
-        (0, 0, 0, 0), "margins where pseudo-labels are not trusted", names="TOP BOTTOM LEFT RIGHT"
+        (0, 0, 0, 0), "margins where pseudo-labels are not trusted", names="TOP BOTTOM LEFT RIGHT", low=0
     )
     margins_of_image: bool = setting(False, "margins are those of the whole image, not of the crop (HRDA)")
-    jitter: float = setting(0.2, "strength of the colour jitter")
+    jitter: float = setting(0.2, "strength of the colour jitter", low=0, high=1)
     augment_source: bool = setting(True, "colour augmentation in steps on the source alone (our choice)")
     fd_weight: float = setting(
         0.0,
         "weight of the ImageNet feature distance (0.005 in DAFormer), at classes named as Cityscapes' things are; "
         "needs encoder weights",
+        low=0,
     )
-    mic_weight: float = setting(1.0, "weight of the masked consistency loss")
-    mic_mask_ratio: float = setting(0.3, "share of the image that is removed (0.7 in MIC)")
-    mic_block_size: int = setting(12, "side in pixels of the blocks that are removed (64 in MIC)")
+    mic_weight: float = setting(1.0, "weight of the masked consistency loss", low=0)
+    mic_mask_ratio: float = setting(
+        0.3, "share of the image, or of a ViT's patches, that is removed (0.7 in MIC and VFM-UDA)", low=0, high=1
+    )
+    mic_block_size: int = setting(12, "side in pixels of the blocks that are removed (64 in MIC)", low=1)
 
     # masked representation modeling
-    mrm_weight: float = setting(2.0, "weight of the MRM loss (1 in the paper); 0: no Rebuilder, the exact baseline")
+    mrm_weight: float = setting(
+        2.0, "weight of the MRM loss (1 in the paper); 0: no Rebuilder, the exact baseline", low=0
+    )
     mrm_on: str = setting(
         "target",
         "features that are rebuilt: target, source or both in a pass of their own (the paper's ablation), mixed or "
         "masked those that another loss has anyway (our addition); HRDA's two resolutions get a mask each (our choice)",
         MRM_ON,
     )
-    mrm_lr: float = setting(1.5e-3, "learning rate of the Rebuilder (2e-4 in the paper)")
-    mrm_weight_decay: float = setting(0.01, "weight decay of the Rebuilder's AdamW (our choice)")
-    mrm_mask_ratio: float = setting(0.4, "share of the feature grid that is masked")
-    mrm_block_size: int = setting(2, "side in cells of masked blocks (1 in the paper)")
-    mrm_grid: tuple[int, int] = setting((12, 24), "token grid (16 16 in the paper)", names="ROWS COLS")
-    mrm_width: int = setting(64, "width of the Rebuilder (512 in the paper)")
-    mrm_depth: int = setting(2, "transformer blocks of the Rebuilder (2 in the paper)")
-    mrm_heads: int = setting(4, "attention heads of the Rebuilder (16 in the paper)")
+    mrm_lr: float = setting(1.5e-3, "learning rate of the Rebuilder (2e-4 in the paper)", low=0)
+    mrm_weight_decay: float = setting(0.01, "weight decay of the Rebuilder's AdamW (our choice)", low=0)
+    mrm_mask_ratio: float = setting(0.4, "share of the feature grid that is masked", above=0, below=1)
+    mrm_block_size: int = setting(2, "side in cells of masked blocks (1 in the paper)", low=1)
+    mrm_grid: tuple[int, int] = setting((12, 24), "token grid (16 16 in the paper)", names="ROWS COLS", low=1)
+    mrm_width: int = setting(64, "width of the Rebuilder (512 in the paper)", low=4)
+    mrm_depth: int = setting(2, "transformer blocks of the Rebuilder (2 in the paper)", low=1)
+    mrm_heads: int = setting(4, "attention heads of the Rebuilder (16 in the paper)", low=1)
     mrm_augment: bool = setting(True, "colour augmentation in MRM's own pass (our addition)")
     mrm_freeze_norm: bool = setting(False, "BatchNorm records no statistics in MRM's own pass (our addition)")
 
     # the run
     out: str = setting("", "folder of the run; empty: runs/METHOD-seedSEED")
     resume: str = setting("", "folder of a run to go on with; its settings are used")
-    eval_every: int = setting(500, "steps between evaluations")
+    dry_run: bool = setting(False, "check settings, data, weights and the memory of a step, and train nothing")
+    eval_every: int = setting(500, "steps between evaluations", low=1)
     eval_window: int = setting(
-        0, "side in pixels of sliding evaluation windows, which overlap by half; 0: whole images"
+        0, "side in pixels of sliding evaluation windows, which overlap by half; 0: whole images", low=0
     )
-    save_every: int = setting(500, "steps between checkpoints")
-    log_every: int = setting(10, "steps between lines of metrics.jsonl")
-    device: str = setting("auto", "auto, cpu, cuda, mps")
+    save_every: int = setting(500, "steps between checkpoints", low=1)
+    log_every: int = setting(10, "steps between lines of metrics.jsonl", low=1)
+    device: str = setting("auto", "what it runs on; auto: cuda or mps where there is one", DEVICES)
+    precision: str = setting(
+        "fp32", "of the passes through the networks: bf16 and fp16 by autocast, fp16 with a loss scale", PRECISIONS
+    )
+    tf32: bool = setting(True, "TensorFloat-32 for float32 products and convolutions on NVIDIA's GPUs")
+    compile: bool = setting(False, "torch.compile for encoders, decoders and Rebuilder in training (torch 2.6 on)")
+    checkpoint_activations: bool = setting(
+        False, "the encoder's blocks are run again in the backward: less memory, a third more computing"
+    )
+    micro_batch: int = setting(
+        0,
+        "images of the batch that go through the networks at once (gradient accumulation: less memory, the same "
+        "gradients but for BatchNorm's statistics); 0: all",
+        low=0,
+    )
+    sync_batchnorm: bool = setting(False, "BatchNorm over the images of all processes, on NVIDIA's GPUs")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def text(self) -> str:
+        """As settings.json holds them."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        path.write_text(self.text())
 
     @property
     def uses_mrm(self) -> bool:
@@ -127,7 +183,10 @@ class Settings:
 
 def load_settings(path: Path) -> Settings:
     """Settings that `Settings.save` wrote."""
-    return settings_of(json.loads(path.read_text()))
+    values = json.loads(path.read_text())
+    if not isinstance(values, dict):
+        raise ValueError(f"expected a table of settings, got {type(values).__name__}")
+    return settings_of(values)
 
 
 def settings_of(values: Mapping[str, Any]) -> Settings:

@@ -21,6 +21,8 @@ def preset_values(preset: str, method: str, hrda: bool | None = None, source: st
         hrda: whether there are two resolutions; None: as the method has it in this preset.
         source: LAYOUT:PATH of the source.
     """
+    if preset == "small" and method == "vfm":
+        return {"encoder": "small_vit", "decoder": "light", "iterations": 1200}
     if preset == "small":
         hrda = method == "hrda" if hrda is None else hrda
         values: dict[str, Any] = {"rare_classes": method in ("daformer", "hrda")}
@@ -50,6 +52,8 @@ def preset_values(preset: str, method: str, hrda: bool | None = None, source: st
         "mic_mask_ratio": 0.7,
         "mic_block_size": 64 if hrda else 32,
     }
+    if method == "vfm":
+        return values | vfm(source)
     values |= dacs() if method == "dacs" else daformer(method)
     if hrda:
         values |= {
@@ -91,4 +95,35 @@ def daformer(method: str) -> dict[str, Any]:
         "rare_classes": True,
         "rare_min_pixels": 3000,
         "fd_weight": 0.0 if method == "source-only" else 0.005,
+    }
+
+
+def vfm(source: str) -> dict[str, Any]:
+    """VFM-UDA's released configuration for ViT-B."""
+    return {
+        "encoder": "vit_base_patch14_dinov2.lvd142m",
+        "decoder": "light",
+        "encoder_weights": "hub",
+        "crop": (1024, 1024),
+        # GTA5's frames at 1440 rows
+        "source_size": (1520, 2560) if source.startswith("synthia:") else (1440, 2620),
+        "target_size": (1024, 2048),
+        "scale_jitter": 0.1,
+        "batch_size": 8,
+        # 5e-5 times the root of the whole batch, a tenth of it on the encoder
+        "lr": 5e-6 * 8**0.5,
+        "schedule_power": 1.0,
+        "warmup": 1500,
+        "warmup_apart": True,
+        "iterations": 40_000,
+        "eval_every": 1000,
+        "alpha": 0.999,
+        # shares 0.03, 0.25, 0.03 and 0.03 of Cityscapes' frames
+        "margins": (30, 256, 61, 61),
+        "margins_of_image": True,
+        "rare_classes": True,
+        "rare_temperature": 0.05,
+        "rare_min_pixels": 3000,
+        "rare_min_crop_ratio": 2.0,
+        "eval_window": 1024,
     }

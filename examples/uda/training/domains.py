@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from ..data.domain import Domain, check_classes, open_domain
@@ -14,16 +13,22 @@ from ..settings import Settings
 def open_data(settings: Settings) -> tuple[Domain, Domain, Domain | None]:
     """Source and target training samples and target validation samples, None where the target has no labels."""
     source, target = settings.source, settings.target
-    if bool(source) != bool(target):
-        sys.exit("give both --source and --target, or neither for the embedded scenes")
     if not source:
         from_first(lambda: write_scenes(Path(settings.scenes)))
         source, target = f"gta5:{settings.scenes}/gta5", f"cityscapes:{settings.scenes}/cityscapes"
-    labelled = open_domain(source, size=settings.source_size)
-    unlabelled = open_domain(target, size=settings.target_size)
+    labelled = opened("--source", source, settings.source_size)
+    unlabelled = opened("--target", target, settings.target_size)
     check_classes(labelled, unlabelled)
     labelled.check_labels()
     return labelled, unlabelled, open_validation(target, settings)
+
+
+def opened(option: str, spec: str, size: tuple[int, int] | None) -> Domain:
+    """The training samples of a domain; errors name the option."""
+    try:
+        return open_domain(spec, size=size)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{option} {spec}: {error}") from error
 
 
 def open_validation(target: str, settings: Settings) -> Domain | None:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from mrm_loss import MRM
 
-from ..checkpoints.loading import network_of
-from ..checkpoints.released import load_official, read_official
+from ..checkpoints.loading import load_released, network_of
 from ..data.labels import THINGS, ClassSet
-from ..networks import Encoder, Segmentor
+from ..networks import Segmentor, build_encoder, checkpoint_activations, is_vit
+from ..runtime.passes import Passes, allow_fast_kernels
 from ..runtime.rng import own_rng
 from ..selftraining.teacher import make_teacher
 from ..settings import Settings
@@ -26,6 +26,7 @@ class Models:
     student: the trainer's module, with `network` and `mrm` (None where MRM is off).
     teacher: the moving average of `student.network`.
     imagenet: a frozen ImageNet encoder where the feature distance is on.
+    passes: how passes through these are run.
     """
 
     def __init__(
@@ -39,7 +40,8 @@ class Models:
         self.classes = classes
         network = network_of(settings, len(classes))
         if settings.init:
-            load_official(network, read_official(settings.init))
+            load_released(network, settings.init)
+        network = synchronised(network, device) if settings.sync_batchnorm else network
         self.student: Any = make_student(network, mrm_of(settings, network)).to(device)
         self.teacher = make_teacher(network)
         self.imagenet = imagenet_encoder(settings)
@@ -47,13 +49,38 @@ class Models:
             raise SystemExit(f"--fd-weight: expected a class named as one of {', '.join(THINGS)}; give --fd-weight 0")
         if self.imagenet is not None:
             self.imagenet.to(device)
+        if settings.checkpoint_activations:
+            checkpoint_activations(network.encoder)
+        if settings.compile:
+            self.compile()
+        allow_fast_kernels(device, settings.tf32)
+        parts = settings.batch_size // settings.micro_batch if settings.micro_batch else 1
+        self.passes = Passes(device, settings.precision, parts, settings.compile)
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Compiles the networks and the Rebuilder in place, each module anew for each size that a step has."""
+        modules = [*self.student.network.compilable, *self.teacher.compilable]
+        modules += [] if self.student.mrm is None else [self.student.mrm.rebuilder]
+        modules += [] if self.imagenet is None else [self.imagenet]
+        for module in modules:
+            module.compile(dynamic=False, backend=backend)
+        torch._dynamo.config.recompile_limit = 64  # modules of one kind share a limit; 8 would be too few for HRDA
 
     @torch.no_grad()
     def imagenet_feats(self, images: Tensor) -> list[Tensor]:
         """The frozen ImageNet encoder's levels."""
         assert self.imagenet is not None
-        feats: list[Tensor] = self.imagenet(images)
+        with self.passes.autocast():
+            feats: list[Tensor] = self.imagenet(images)
         return feats
+
+
+def synchronised(network: Segmentor, device: torch.device) -> Segmentor:
+    """The network with BatchNorm over the images of all processes."""
+    if device.type != "cuda":
+        raise SystemExit(f"--sync-batchnorm: PyTorch has it on NVIDIA's GPUs alone, this run is on {device.type}")
+    converted: Segmentor = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return converted
 
 
 def mrm_of(settings: Settings, network: Segmentor) -> MRM | None:
@@ -62,11 +89,11 @@ def mrm_of(settings: Settings, network: Segmentor) -> MRM | None:
         return None
     # rows of a level per row of the grid, at the training crop; HRDA's context is half of it
     rows = settings.crop[0] // (2 if settings.hrda else 1)
-    strides: Any = network.encoder.strides
+    level_rows: Any = network.encoder.level_rows
     with own_rng(settings.seed, "rebuilder"):
         return MRM(
             network.used_channels,
-            scale_factors=[max(1, rows // stride // settings.mrm_grid[0]) for stride in strides],
+            scale_factors=[max(1, level // settings.mrm_grid[0]) for level in level_rows(rows)],
             grid_size=settings.mrm_grid,
             mask_ratio=settings.mrm_mask_ratio,
             block_size=settings.mrm_block_size,
@@ -79,12 +106,17 @@ def mrm_of(settings: Settings, network: Segmentor) -> MRM | None:
 
 def imagenet_encoder(settings: Settings) -> nn.Module | None:
     """A second, frozen encoder with the weights that the network's started from."""
-    if settings.fd_weight == 0 or settings.method in ("dacs", "source-only"):
+    if settings.fd_weight == 0 or settings.method in ("dacs", "vfm", "source-only"):
         return None
     if not settings.encoder_weights:
         raise SystemExit(
             "--fd-weight: the feature distance needs an encoder with ImageNet weights: give --encoder-weights, "
             "or --fd-weight 0 to do without"
         )
-    stride = 32 if settings.decoder == "daformer" else 8
-    return Encoder(settings.encoder, settings.encoder_weights, output_stride=stride).eval().requires_grad_(False)
+    if is_vit(settings.encoder):
+        raise SystemExit(
+            f"--fd-weight: the cells of {settings.encoder} are no whole number of pixels, which the feature distance "
+            "needs; give --fd-weight 0"
+        )
+    encoder = build_encoder(settings.encoder, settings.decoder, settings.encoder_weights)
+    return encoder.eval().requires_grad_(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,12 @@ from torch import Tensor
 from ..checkpoints.evaluation import class_iou, iou_table
 from ..data.labels import colourise
 from ..data.transforms import normalise
+from ..runtime.files import naming_file, write_whole
 from ..runtime.rng import generator
+from .indicators import NAMES as INDICATORS
 
 SMOOTHING = 0.9
+EXAMPLES = Path(__file__).parents[2]
 
 
 def report(run: Any, confusions: dict[str, Tensor]) -> None:
@@ -45,20 +49,38 @@ def report(run: Any, confusions: dict[str, Tensor]) -> None:
         "device": str(run.device),
         "threads": torch.get_num_threads(),
     }
-    (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_whole(run.folder / "result.json", json.dumps(result, indent=2) + "\n")
     if confusions:
         print(iou_table(confusions, names))
     for mean in list(means)[1:]:
         print(f"{mean}: " + ", ".join(f"{name} {miou:.2f}" for name, miou in means[mean].items()))
-    draw_curves(run.metrics, run.folder / "curves.png", run.settings.pretrain_iterations)
-    draw_panel(run, run.folder / "panel.png")
+    with naming_file(run.folder / "curves.png"):
+        draw_curves(run.metrics, run.folder / "curves.png", run.settings.pretrain_iterations)
+    show_panel(run)
+    run.board.close()
     print(f"curves, pictures, metrics and checkpoint: {run.folder}")
+    print(what_next(run.folder, bool(confusions)))
+
+
+def what_next(folder: Path, labelled: bool) -> str:
+    """The commands that a finished run is for."""
+    evaluate, predict = (os.path.relpath(EXAMPLES / script) for script in ("evaluate.py", "predict.py"))
+    ours = f"python {evaluate} {folder}" + ("" if labelled else " --target LAYOUT:PATH")
+    return f"next: {ours}\n      python {predict} {folder} IMAGE_OR_FOLDER --out predictions"
+
+
+def show_panel(run: Any) -> None:
+    """Draws panel.png as the networks are now, for TensorBoard too."""
+    path = run.folder / "panel.png"
+    with naming_file(path), run.models.passes.eager():
+        draw_panel(run, path)
+    run.board.picture(run.step, path)
 
 
 def draw_curves(metrics: Path, path: Path, first_step: int) -> None:
     """Losses (smoothed) and mIoU over the steps of a metrics.jsonl; a line where self-training begins."""
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    names = sorted({key for row in rows for key in row} - {"step", "trust", "seconds_per_step"})
+    names = sorted({key for row in rows for key in row} - {"step", "trust", "seconds_per_step", *INDICATORS})
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
     for name in names:
         steps = [row["step"] for row in rows if name in row]

@@ -1,4 +1,4 @@
-"""The loop around a method's step function: schedule, logging, evaluation, checkpoints, resuming.
+"""What a run consists of, and one step of it: learning rates, losses, update; evaluating, saving, resuming.
 
 A run's folder holds settings.json, metrics.jsonl, checkpoint.pt and, at the end, result.json and pictures.
 """
@@ -6,44 +6,41 @@ A run's folder holds settings.json, metrics.jsonl, checkpoint.pt and, at the end
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..checkpoints.evaluation import evaluate, mean_iou
-from ..data.batches import Batch, Batches, batches
+from ..checkpoints.files import PREVIOUS, read_checkpoint, set_damaged_aside, write_checkpoint
+from ..data.batches import Batch, Batches
 from ..data.class_statistics import class_statistics
 from ..data.labels import SYNTHIA13, SYNTHIA16
 from ..data.rare_class import RareClassSampler
+from ..runtime.files import naming_file, write_whole
 from ..runtime.processes import (
-    any_over_ranks,
     average_buffers,
     average_gradients,
     from_first,
     rank_and_world,
     start_processes,
-    stop_processes,
 )
 from ..runtime.rng import seed_of
 from ..selftraining.draws import Draws
 from ..settings import Settings
 from .domains import open_data
+from .folder import keep_metrics, lock, make_folder, other_processes
 from .models import Models
 from .optimizers import optimizers_of
-from .report import report
-from .schedules import poly, warmup_factor
+from .schedules import poly, warmup_apart, warmup_factor
+from .tensorboard import Board
+from .watch import Watch, check_finite, withhold
 
 # (step of the method, negative while pretraining; batch; models; settings; random choices) -> losses, after backward
 StepFunction = Callable[[int, Batch, Models, Settings, Draws], dict[str, Tensor]]
+AfterStep = Callable[[int, Models, Settings], None]  # what a method does once the weights of a step are there
 
 
 def rate_factor(step: int, settings: Settings) -> float:
@@ -51,6 +48,8 @@ def rate_factor(step: int, settings: Settings) -> float:
     if step < settings.pretrain_iterations:
         return settings.pretrain_lr / settings.lr * warmup_factor(step, settings.warmup)
     step -= settings.pretrain_iterations
+    if settings.warmup_apart:
+        return warmup_apart(step, settings.iterations, settings.warmup, settings.schedule_power)
     return poly(step, settings.iterations, settings.schedule_power) * warmup_factor(step, settings.warmup)
 
 
@@ -63,47 +62,63 @@ class Run:
         self.source, self.target, self.validation = open_data(settings)
         self.models = Models(settings, self.source.classes, make_student, self.device)
         self.optimizers = optimizers_of(settings, self.models.student)
+        self.after_step: AfterStep | None = None
         self.step = 0
         self.total = settings.pretrain_iterations + settings.iterations
-        self.folder = from_first(lambda: run_folder(settings))
+        self.folder = from_first(lambda: make_folder(settings))
         self.metrics = self.folder / "metrics.jsonl"
+        self.evaluated: set[int] = set()  # steps of which metrics.jsonl has the mIoU
+        self.saved: int | None = None  # step of the last checkpoint
+        first = rank_and_world()[0] == 0
+        self.lock = lock(self.folder) if first else None
         if settings.resume:
-            self.load(self.folder / "checkpoint.pt")
-        elif rank_and_world()[0] == 0:
-            self.folder.mkdir(parents=True)
-            settings.save(self.folder / "settings.json")
+            self.load()
+        self.board = Board(self.folder, self.step)
+        if first:
+            write_whole(self.folder / "settings.json", replace(settings, resume="").text())
 
     def save(self) -> None:
         """Writes checkpoint.pt so that there is a whole one at any moment."""
         self.average_buffers()
-        if rank_and_world()[0] > 0:
-            return
-        state = {
+        check_finite(self.step, student=self.models.student, teacher=self.models.teacher)
+        if rank_and_world()[0] == 0:
+            write_checkpoint(self.folder, self.state())
+        self.saved = self.step
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
             "step": self.step,
             "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.settings).items()},
             "classes": {"names": self.source.classes.names, "colours": self.source.classes.colours.tolist()},
+            "processes": rank_and_world()[1],
             "student": self.models.student.state_dict(),
             "teacher": self.models.teacher.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "scaler": self.models.passes.scaler.state_dict(),
         }
-        path = self.folder / "checkpoint.pt"
-        torch.save(state, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
 
-    def load(self, path: Path) -> None:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: expected the checkpoint of an earlier run, found none")
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.models.student.load_state_dict(state["student"])
-        self.models.teacher.load_state_dict(state["teacher"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"]):
-            optimizer.load_state_dict(saved)
-        self.step = state["step"]
+    def load(self) -> None:
+        """Goes on from the last whole checkpoint."""
+        state, path = read_checkpoint(self.folder, self.device)
+        try:
+            self.models.student.load_state_dict(state["student"])
+            self.models.teacher.load_state_dict(state["teacher"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            if state.get("scaler"):  # fp16's
+                self.models.passes.scaler.load_state_dict(state["scaler"])
+            self.step = self.saved = int(state["step"])
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"{path}: does not fit the run's settings.json ({reason})") from error
         if rank_and_world()[0] == 0:
-            lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
-            # what came after is done again; a crash can have torn the last line
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.step]
-            self.metrics.write_text("".join(line + "\n" for line in kept))
+            if path.name == PREVIOUS:
+                set_damaged_aside(self.folder)
+            if text := other_processes(state.get("processes"), self.settings.batch_size):
+                print(text)
+            self.evaluated = keep_metrics(self.metrics, self.step, self.total)
+        self.evaluated = from_first(lambda: self.evaluated)
 
     def average_buffers(self) -> None:
         for network in (self.models.student, self.models.teacher):
@@ -112,31 +127,40 @@ class Run:
     def log(self, **values: float) -> None:
         if rank_and_world()[0] == 0:
             rounded = {key: round(float(value), 5) for key, value in values.items()}
-            with self.metrics.open("a") as file:
+            with naming_file(self.metrics), self.metrics.open("a") as file:
                 file.write(json.dumps({"step": self.step, **rounded}) + "\n")
+            self.board.scalars(self.step, values)
 
-    def evaluate(self) -> dict[str, Tensor]:
+    def evaluate(self, also: Mapping[str, float] | None = None) -> dict[str, Tensor]:
         """Confusion matrices of student and teacher on the target's validation split; logs their mIoU.
 
         Empty where the target has no labels.
+
+        Args:
+            also: is logged with it, in the same line.
         """
         if self.validation is None:
+            if also:
+                self.log(**also)
             return {}
         self.average_buffers()
         networks, window = {"student": self.models.student.network}, self.settings.eval_window
         if self.step >= self.settings.pretrain_iterations:  # there is no teacher before
             networks["teacher"] = self.models.teacher
-        confusions = {
-            name: evaluate(network, self.validation, len(self.models.classes), self.device, name, window)
-            for name, network in networks.items()
-        }
+        with self.models.passes.eager():
+            confusions = {
+                name: evaluate(network, self.validation, len(self.models.classes), self.device, name, window)
+                for name, network in networks.items()
+            }
         self.log(
             **{
                 f"{mean}_{name}": miou
                 for mean, by_name in self.means(confusions).items()
                 for name, miou in by_name.items()
-            }
+            },
+            **(also or {}),
         )
+        self.evaluated.add(self.step)
         return confusions
 
     def means(self, confusions: dict[str, Tensor]) -> dict[str, dict[str, float]]:
@@ -147,57 +171,6 @@ class Run:
             mean: {name: mean_iou(confusion, classes) for name, confusion in confusions.items()}
             for mean, classes in subsets.items()
         }
-
-
-def run_folder(settings: Settings) -> Path:
-    """The folder of this run; never one that another run has filled."""
-    if settings.out:
-        folder = Path(settings.out)
-        if folder.exists() and not settings.resume:
-            sys.exit(f"{folder} exists; give another --out, or go on with it: --resume {folder}")
-        return folder
-    first = Path("runs") / f"{settings.method}{'+mrm' if settings.uses_mrm else ''}-seed{settings.seed}"
-    folder, count = first, 1
-    while folder.exists():
-        count += 1
-        folder = first.with_name(f"{first.name}-{count}")
-    return folder
-
-
-def train(settings: Settings, make_student: Callable[..., nn.Module], step_function: StepFunction) -> Run:
-    """Runs a method to its end, or to an interruption that it can be resumed from."""
-    run = Run(settings, make_student)
-    stop = catch_interrupts()
-    rank, _ = rank_and_world()
-    data = batches_of(run)
-    bar = tqdm(total=run.total, initial=run.step, desc=run.folder.name, disable=rank > 0, dynamic_ncols=True)
-    started, first_step = time.perf_counter(), run.step
-    for batch in batches(data, run.step, run.total, settings.workers):
-        losses = one_step(run, batch.to(run.device), step_function)
-        run.step += 1
-        bar.update()
-        if run.step % settings.log_every == 0:
-            values = {key: value.item() for key, value in losses.items()}
-            bar.set_postfix({key: f"{value:.3f}" for key, value in values.items()})
-            run.log(**values)
-        if run.step < run.total and (run.step % settings.eval_every == 0 or run.step == settings.pretrain_iterations):
-            scores = ", ".join(f"{name} {mean_iou(confusion):.2f}" for name, confusion in run.evaluate().items())
-            if rank == 0 and scores:
-                bar.write(f"step {run.step}: mIoU {scores}")
-        stopped = any_over_ranks(bool(stop), run.device)
-        if run.step % settings.save_every == 0 or run.step == run.total or stopped:
-            run.save()
-        if stopped and run.step < run.total:
-            bar.close()
-            sys.exit(f"interrupted at step {run.step} of {run.total}; go on with --resume {run.folder}")
-    bar.close()
-    if run.step > first_step:
-        run.log(seconds_per_step=(time.perf_counter() - started) / (run.step - first_step))
-    confusions = run.evaluate()
-    if rank == 0:
-        report(run, confusions)
-    stop_processes()
-    return run
 
 
 def batches_of(run: Run) -> Batches:
@@ -218,11 +191,18 @@ def batches_of(run: Run) -> Batches:
         margins_of_image=settings.margins_of_image,
         rare=rare,
         min_crop_ratio=settings.rare_min_crop_ratio,
+        scale_jitter=settings.scale_jitter,
     )
 
 
-def one_step(run: Run, batch: Batch, step_function: StepFunction) -> dict[str, Tensor]:
-    """Learning rates, the method's losses with their backward passes, the update."""
+def one_step(
+    run: Run, batch: Batch, step_function: StepFunction, watch: Watch | None = None, asked: bool = False
+) -> dict[str, Tensor]:
+    """Learning rates, the method's losses with their backward passes, the update.
+
+    Args:
+        watch: is told the losses, and `asked`: whether this process was asked to stop.
+    """
     settings, models = run.settings, run.models
     torch.manual_seed(seed_of(settings.seed, "step", run.step, rank_and_world()[0]))  # dropout
     for optimizer in run.optimizers:
@@ -232,22 +212,11 @@ def one_step(run: Run, batch: Batch, step_function: StepFunction) -> dict[str, T
     step = run.step - settings.pretrain_iterations
     losses = step_function(step, batch, models, settings, Draws(settings, run.step))
     average_gradients(models.student)
-    for optimizer in run.optimizers:
-        optimizer.step()
+    if watch is not None:
+        withhold(models.student, watch.note(run.step, losses, asked))
+    models.passes.step(run.optimizers)
+    if run.after_step is not None:
+        run.after_step(step, models, settings)
     if step == -1:  # self-training starts from the pretrained network
         models.teacher.load_state_dict(models.student.network.state_dict())
     return losses
-
-
-def catch_interrupts() -> list[int]:
-    """A list that fills when the process is asked to stop (Ctrl-C, SIGTERM); the step under way is finished first."""
-    received: list[int] = []
-
-    def note(number: int, _: Any) -> None:
-        if received:  # asked twice
-            raise KeyboardInterrupt
-        received.append(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, note)
-    return received

@@ -3,7 +3,8 @@
     for group, base in zip(optimizer.param_groups, base_rates):
         group["lr"] = base * warmup_linear(step, total)
 
-Sources: DAFormer (Hoyer et al., CVPR 2022) and its configuration; poly: DeepLabV2 (Chen et al., TPAMI 2018), as DACS.
+Sources: DAFormer (Hoyer et al., CVPR 2022) and its configuration; poly: DeepLabV2 (Chen et al., TPAMI 2018), as DACS;
+VFM-UDA (Englert et al., CVPR workshops 2024), its code.
 """
 
 from __future__ import annotations
@@ -21,6 +22,16 @@ def warmup_factor(step: int, warmup: int = 1500, ratio: float = 1e-6) -> float:
     if step >= warmup:
         return 1.0
     return 1.0 - (1.0 - step / warmup) * (1.0 - ratio)
+
+
+def warmup_apart(step: int, total: int, warmup: int = 1500, power: float = 1.0, start: float = 1e-3) -> float:
+    """VFM-UDA's: linear growth from `start` at step 0 to 1 at step `warmup` - 1, thereafter `poly`.
+
+    As that counts from step 0 too, the rate drops from 1 to (1 - warmup / total) ** power after the warm-up.
+    """
+    if step >= warmup:
+        return poly(step, total, power)
+    return start + (1.0 - start) * step / (warmup - 1) if warmup > 1 else start
 
 
 def warmup_linear(step: int, total: int, warmup: int = 1500, ratio: float = 1e-6) -> float:

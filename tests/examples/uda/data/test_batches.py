@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from image_files import write
-from uda.data.batches import Batches, zero_margins
+from PIL import Image
+from uda.data.batches import Batches, batches, zero_margins
 from uda.data.domain import open_domain
 from uda.data.labels import IGNORE
 from uda.data.rare_class import RareClassSampler
@@ -130,3 +131,52 @@ def test_zero_margins() -> None:
     assert zero_margins(weights, 4, 4).max() == 0.0
     with pytest.raises(ValueError, match="top=-1"):
         zero_margins(weights, top=-1)
+
+
+def test_the_files_of_a_batch(scenes):
+    source, target = open_domain(f"gta5:{scenes[0]}"), open_domain(f"cityscapes:{scenes[1]}")
+    data = Batches(source, target, (48, 96), 2, seed=3, first_sample=4)
+    *ours, first, second = data.files(7)
+    assert len(ours) == 2
+    batch = data[7]
+    for file, image in zip([*ours, first, second], [*batch.source_images, *batch.target_images]):
+        pixels = normalise(torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1) / 255)
+        assert torch.equal(image, pixels) or torch.equal(image, pixels.flip(-1))
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_workers_end_with_their_batches(scenes, tmp_path, close):
+    """Closed before the end, or after an error in one of them, whose traceback is still held."""
+    import multiprocessing
+    import shutil
+
+    shutil.copytree(scenes[0], tmp_path / "gta5")
+    source, target = open_domain(f"gta5:{tmp_path / 'gta5'}"), open_domain(f"cityscapes:{scenes[1]}")
+    loader = batches(Batches(source, target, (48, 96), 2, seed=0), 0, 1000, workers=2)
+    next(loader)
+    assert len(multiprocessing.active_children()) == 2
+    if close:
+        loader.close()
+    else:
+        for path in (tmp_path / "gta5" / "images").iterdir():
+            path.unlink()
+        with pytest.raises(FileNotFoundError, match="no such file"):
+            for _ in loader:
+                pass
+    assert multiprocessing.active_children() == []
+
+
+def test_scale_jitter(scenes):
+    """Image, labels and margins of the image together; without it nothing else is drawn."""
+    source, target = open_domain(f"gta5:{scenes[0]}"), open_domain(f"cityscapes:{scenes[1]}")
+    large = Batches(source, target, (200, 200), 6, 0, margins=(4, 8, 2, 2), margins_of_image=True, scale_jitter=0.5)[0]
+    rows, cols = (large.target_trusted.amax(d).sum(-1) for d in (2, 1))  # what lies within the margins
+    inside = (large.target_images != 0).any(1)
+    heights, widths = inside.any(2).sum(1), inside.any(1).sum(1)
+    assert len(set(heights.tolist())) > 3
+    assert (heights >= 24).all() and (heights <= 72).all()
+    torch.testing.assert_close(widths.float(), 2.0 * heights, atol=1, rtol=0)
+    torch.testing.assert_close(heights - rows, heights * 12 / 48, atol=1, rtol=0)
+    torch.testing.assert_close(widths - cols, widths * 4 / 96, atol=1.5, rtol=0)
+    labelled = (large.source_labels != IGNORE).any(2).sum(1)
+    torch.testing.assert_close(labelled, (large.source_images != 0).any(1).any(2).sum(1), atol=1, rtol=0)

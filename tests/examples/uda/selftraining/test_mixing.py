@@ -4,42 +4,52 @@ from __future__ import annotations
 
 import pytest
 import torch
-from uda.selftraining.mixing import block_mask, class_mask, draw_classes, keep_blocks, mix
+from uda.selftraining.mixing import class_mask, draw_blocks, draw_halves, halve, keep_blocks, mix, present_ids
 
 
-@pytest.mark.parametrize("present", [1, 2, 5, 8])
-def test_half_of_the_classes_rounded_up(present: int) -> None:
-    labels = torch.arange(present).repeat(3, 4)
-    drawn = draw_classes(labels, torch.Generator().manual_seed(0))
-    assert drawn.dtype == torch.int64
-    assert len(drawn) == len(set(drawn.tolist())) == (present + 1) // 2
-    assert set(drawn.tolist()) <= set(range(present))
+def drawn(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The ids that are drawn from all of `labels`."""
+    chosen = halve(present_ids(labels.view(1, 1, -1)), draw_halves(generator)[None])
+    return chosen[0].nonzero().flatten()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("present", [1, 2, 5, 8, 20, 256])
+def test_half_of_the_classes_rounded_up(present: int, seed: int) -> None:
+    """Those at the places that a random order of so many has first."""
+    ids = torch.randperm(256)[:present].sort().values
+    order = torch.randperm(present, generator=torch.Generator().manual_seed(seed))
+    expected = ids[order[: (present + 1) // 2]].sort().values
+    assert drawn(ids.repeat(3), torch.Generator().manual_seed(seed)).tolist() == expected.tolist()
 
 
 def test_the_ignore_index_is_a_class_too() -> None:
-    labels = torch.tensor([[255, 255], [255, 255]])
-    assert draw_classes(labels).tolist() == [255]
-
-
-def test_draws_repeat_with_the_generator_and_vary_without() -> None:
-    labels = torch.arange(12).view(3, 4)
-    drawn = [draw_classes(labels, torch.Generator().manual_seed(seed)).tolist() for seed in (0, 0, 1, 2)]
-    assert drawn[0] == drawn[1]
-    assert len({tuple(d) for d in drawn}) > 1
+    assert drawn(torch.tensor([[255, 255], [255, 255]]), torch.Generator()).tolist() == [255]
 
 
 def test_every_class_is_drawn_equally_often() -> None:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(6)
-    counts = torch.stack([torch.bincount(draw_classes(labels, generator), minlength=6) for _ in range(2000)]).sum(0)
-    assert (counts / 2000 - 0.5).abs().max() < 0.05
+    halves = torch.stack([draw_halves(torch.Generator().manual_seed(seed)) for seed in range(600)])
+    chosen = halve(present_ids(torch.arange(6).view(1, 2, 3)), halves)
+    assert (chosen[:, :6].float().mean(0) - 0.5).abs().max() < 0.08
+    assert not chosen[:, 6:].any()
+
+
+def test_images_draw_from_their_own_classes_or_from_those_of_all() -> None:
+    labels = torch.tensor([[[0, 0, 1]], [[7, 255, 7]]])
+    halves = torch.stack([draw_halves(torch.Generator().manual_seed(seed)) for seed in range(2)])
+    present = present_ids(labels)
+    assert [row.nonzero().flatten().tolist() for row in present] == [[0, 1], [7, 255]]
+    own = halve(present, halves)
+    assert own.sum(1).tolist() == [1, 1]
+    assert not (own & ~present).any()
+    assert halve(present.any(0, keepdim=True), halves).sum(1).tolist() == [2, 2]
 
 
 def test_class_mask() -> None:
-    labels = torch.tensor([[0, 1, 255], [2, 1, 0]])
-    mask = class_mask(labels, torch.tensor([1, 255]))
+    labels = torch.tensor([[[0, 1, 255], [2, 1, 0]]])
+    mask = class_mask(labels, present_ids(torch.tensor([[[1, 255]]])))
     assert mask.dtype == torch.bool
-    assert mask.tolist() == [[False, True, True], [False, True, False]]
+    assert mask.tolist() == [[[False, True, True], [False, True, False]]]
 
 
 @pytest.mark.parametrize("mask_shape", [(4, 6), (2, 4, 6), (2, 1, 4, 6)])
@@ -61,8 +71,10 @@ def test_mix_does_not_spread_what_it_leaves_out() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.7, 1.0])
-def test_block_mask_removes_whole_blocks_at_the_ratio(ratio: float) -> None:
-    mask = block_mask(64, (64, 96), ratio, 16, torch.Generator().manual_seed(0))
+def test_whole_blocks_are_removed_at_the_ratio(ratio: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.stack([draw_blocks((64, 96), 16, generator) for _ in range(64)])
+    mask = keep_blocks(draws, (64, 96), ratio)
     assert mask.shape == (64, 1, 64, 96)
     assert mask.dtype == torch.bool
     blocks = mask.view(64, 4, 16, 6, 16).float().mean(dim=(2, 4))
@@ -70,8 +82,8 @@ def test_block_mask_removes_whole_blocks_at_the_ratio(ratio: float) -> None:
     assert abs(float(blocks.mean()) - (1 - ratio)) < 0.03
 
 
-def test_block_mask_of_an_image_smaller_than_a_block() -> None:
-    assert block_mask(2, (20, 70), 0.5, 64).shape == (2, 1, 20, 70)
+def test_an_image_smaller_than_a_block() -> None:
+    assert draw_blocks((20, 70), 64).shape == (1, 1, 1)
 
 
 def test_keep_blocks_keeps_above_the_ratio() -> None:
@@ -80,10 +92,10 @@ def test_keep_blocks_keeps_above_the_ratio() -> None:
 
 
 def test_wrong_input() -> None:
-    with pytest.raises(TypeError, match=r"labels.*integer.*float32"):
-        draw_classes(torch.rand(2, 2))
-    with pytest.raises(ValueError, match=r"labels.*at least one pixel.*\(0, 4\)"):
-        draw_classes(torch.zeros(0, 4, dtype=torch.long))
+    with pytest.raises(TypeError, match=r"labels.*int64.*float32"):
+        present_ids(torch.rand(1, 2, 2))
+    with pytest.raises(ValueError, match=r"labels.*at least one pixel.*\(1, 0, 4\)"):
+        present_ids(torch.zeros(1, 0, 4, dtype=torch.long))
     with pytest.raises(TypeError, match=r"mask.*bool.*float32"):
         mix(torch.ones(2, 2), torch.ones(2, 2), torch.ones(2, 2))
     with pytest.raises(ValueError, match=r"source and target.*\(2, 2\).*\(2, 3\)"):
@@ -91,6 +103,6 @@ def test_wrong_input() -> None:
     with pytest.raises(ValueError, match=r"mask.*\(1, 3, 4, 4\).*\(5, 4\)"):
         mix(torch.ones(5, 4, dtype=torch.bool), torch.ones(1, 3, 4, 4), torch.ones(1, 3, 4, 4))
     with pytest.raises(ValueError, match=r"mask_ratio.*\[0, 1\].*1\.5"):
-        block_mask(1, (64, 64), 1.5)
+        keep_blocks(torch.zeros(1, 1, 2, 2), (64, 64), 1.5)
     with pytest.raises(ValueError, match=r"block_size.*0"):
-        block_mask(1, (64, 64), 0.5, 0)
+        draw_blocks((64, 64), 0)

@@ -8,7 +8,7 @@ import torch
 from parity import Parity, quirk_labels, quirk_weights
 from torch import Tensor, nn
 from uda.data.batches import zero_margins
-from uda.selftraining.mixing import class_mask, mix
+from uda.selftraining.mixing import class_mask, mix, present_ids
 from uda.selftraining.teacher import ema_alpha, pseudo_label, update_teacher
 
 
@@ -38,8 +38,8 @@ def test_class_mask(dacs: Parity, image: int) -> None:
     assert present.tolist() == dacs.meta["batch_unique"]
     count, drawn, order = dacs.meta["class_choice_calls_n_k_indices"][image]
     assert (len(present), (len(present) + 1) // 2) == (count, drawn)
-    mask = class_mask(labels[image], present[order])
-    assert torch.equal(mask.long(), dacs[f"mask.{image}"][0])
+    mask = class_mask(labels[image : image + 1], present_ids(present[order].view(1, 1, -1)))
+    assert torch.equal(mask.long(), dacs[f"mask.{image}"])
 
 
 def test_pseudo_label_and_margins(dacs: Parity) -> None:

@@ -7,7 +7,7 @@ import torch
 from parity import Parity
 from uda.data.layouts import STREETS
 from uda.data.rare_class import class_probabilities
-from uda.selftraining.feature_distance import downscale_labels, feature_distance
+from uda.selftraining.feature_distance import downscale_labels, feature_distance, thing_weights
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +36,12 @@ def test_feature_distance(daformer: Parity) -> None:
     assert recipe["classes"] == STREETS.things
     feats = daformer.wave((2, 64, 4, 6)).requires_grad_()
     imagenet = daformer.wave((2, 64, 4, 6), shift=0.8)
-    loss = recipe["lam"] * feature_distance(
-        [feats], [imagenet], daformer["fd.label"], recipe["classes"], num_classes=19
-    )
+    weights = thing_weights(daformer["fd.label"], [imagenet], recipe["classes"], num_classes=19)
+    loss = recipe["lam"] * feature_distance([feats], [imagenet], weights)
     assert loss.item() == pytest.approx(recipe["loss_f64"], rel=1e-9)
     loss.backward()
     assert feats.grad is not None
     daformer.check("fd.grad", feats.grad)
-    empty = feature_distance([feats], [imagenet], torch.full((2, 128, 192), 255), recipe["classes"], num_classes=19)
+    weights = thing_weights(torch.full((2, 128, 192), 255), [imagenet], recipe["classes"], num_classes=19)
+    empty = feature_distance([feats], [imagenet], weights)
     assert empty.item() == 0.0 and empty.requires_grad  # the reference has NaN, with zero gradients

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from uda.selftraining.teacher import ema_alpha, make_teacher, pseudo_label, update_teacher
+from uda.selftraining.teacher import (
+    confident_label,
+    ema_alpha,
+    make_teacher,
+    mirrored_probabilities,
+    pseudo_label,
+    update_teacher,
+)
 
 
 class DropPath(nn.Module):
@@ -119,3 +126,25 @@ def test_pseudo_label_of_half_precision(dtype: torch.dtype) -> None:
 def test_pseudo_label_of_no_batch() -> None:
     with pytest.raises(ValueError, match=r"logits.*\(B, K, H, W\).*\(3, 4, 5\)"):
         pseudo_label(torch.zeros(3, 4, 5))
+
+
+def test_buffers_are_averaged_where_wanted() -> None:
+    student = nn.BatchNorm1d(2)
+    teacher = make_teacher(student)
+    student.running_mean.fill_(4.0)
+    update_teacher(teacher, student, 3, 0.9)
+    assert teacher.running_mean.tolist() == [0.0, 0.0]
+    update_teacher(teacher, student, 3, 0.9, buffers=True)  # a quarter of the way
+    assert teacher.running_mean.tolist() == [1.0, 1.0]
+
+
+def test_mirrored_probabilities() -> None:
+    """The mean of softmax of both views, not softmax of the mean of logits."""
+    images = torch.randn(2, 3, 4, 6)
+    predict = lambda x: x * torch.arange(6.0)  # not the same from both sides  # noqa: E731
+    found = mirrored_probabilities(predict, images)
+    expected = (predict(images).softmax(1) + (images * torch.arange(6.0).flip(0)).softmax(1)) / 2
+    torch.testing.assert_close(found, expected)
+    labels, weights = confident_label(found, 0.7)
+    assert torch.equal(labels, found.argmax(1))
+    torch.testing.assert_close(weights, (found.amax(1) >= 0.7).float().mean().expand(2, 4, 6))

@@ -51,8 +51,8 @@ def test_the_lower_bound_of_dacs_has_its_network(monkeypatch):
         ("--mrm-on masked --method hrda", "only MIC has masked images; give --method mic"),
         ("--mrm-on mixed --mrm-freeze-norm", "MRM has no pass of its own"),
         ("--method dacs --fd-weight 0.005", "dacs has no feature distance"),
-        ("--eval-every 0", "--eval-every: expected 1 or more, got 0"),
-        ("--batch-size 0", "--batch-size: expected 1 or more, got 0"),
+        ("--eval-every 0", "--eval-every: expected a whole number of at least 1, got 0"),
+        ("--batch-size 0", "--batch-size: expected a whole number of at least 1, got 0"),
     ],
 )
 def test_contradictions(monkeypatch, capsys, words, message):
@@ -67,3 +67,14 @@ def test_the_dacs_trainer_sends_to_the_other(monkeypatch, capsys, tmp_path):
         with pytest.raises(SystemExit):
             parsed(monkeypatch, *words, methods=DACS, mrm_on=("target", "source", "both"))
         assert "use train_mic_mrm.py" in capsys.readouterr().err
+
+
+def test_vfm_uda(monkeypatch):
+    words = ["--preset", "paper"]
+    vfm = parsed(monkeypatch, *words, methods=("vfm", "source-only"), mrm_on=("target",))
+    assert (vfm.method, vfm.hrda, vfm.decoder, vfm.crop, vfm.batch_size) == ("vfm", False, "light", (1024, 1024), 8)
+    assert vfm.lr * vfm.head_lr_factor == pytest.approx(5e-5 * 8**0.5)
+    assert (vfm.fd_weight, vfm.mic_mask_ratio, vfm.mrm_grid, vfm.mrm_lr) == (0.0, 0.7, (16, 16), 2e-4)
+    lower = parsed(monkeypatch, *words, "--method", "source-only", methods=("vfm", "source-only"), mrm_on=("target",))
+    assert (lower.encoder, lower.warmup_apart) == (vfm.encoder, True)
+    assert parsed(monkeypatch, *words, "--encoder", "small_vit", "--decoder", "light", "--no-hrda").method == "mic"

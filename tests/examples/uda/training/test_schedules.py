@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from uda.training.schedules import poly, warmup_factor, warmup_linear
+from uda.training.schedules import poly, warmup_apart, warmup_factor, warmup_linear
 
 
 def test_poly() -> None:
@@ -30,3 +30,12 @@ def test_warmup_scales_the_decayed_rate() -> None:
 def test_no_steps() -> None:
     with pytest.raises(ValueError, match=r"total.*0"):
         poly(0, 0)
+
+
+def test_warmup_apart() -> None:
+    assert warmup_apart(0, 40_000) == 1e-3
+    assert warmup_apart(1499, 40_000) == 1.0
+    assert warmup_apart(1500, 40_000) == pytest.approx(1 - 1500 / 40_000)
+    assert warmup_apart(40_000, 40_000) == 0.0
+    assert warmup_apart(0, 10, warmup=0) == 1.0
+    assert warmup_apart(0, 10, warmup=1) == 1e-3

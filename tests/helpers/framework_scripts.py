@@ -1,7 +1,7 @@
 """The blocks of `examples/frameworks.md`, and runs of them with the gradients of every optimiser step recorded.
 
-`python page.py CODES OUT` runs the scripts of a JSON file one after the other in this process, one of several, and
-saves what was recorded of each.
+`python framework_scripts.py CODES OUT` runs the scripts of a JSON file one after the other in this process, one of
+several, and saves what was recorded of each.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import subprocess
 import sys
 import warnings
 from dataclasses import asdict, dataclass, field
@@ -17,12 +19,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from pages import ROOT
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 import mrm_loss.rebuilder
 
-PAGE = Path(__file__).parents[2] / "examples" / "frameworks.md"
+PAGE = ROOT / "examples" / "frameworks.md"
 
 
 def blocks() -> dict[str, str]:
@@ -75,6 +78,42 @@ def run(code: str, dtype: torch.dtype = torch.float64) -> tuple[dict[str, Any], 
         hook.remove()
         mrm_loss.rebuilder.draw_mask = draw
     return names, recording
+
+
+def run_in_two_processes(scripts: dict[str, str], folder: Path) -> dict[str, list[Recording]]:
+    """Starts this file twice, with the environment of torchrun; for each script the recordings of both processes."""
+    (folder / "scripts.json").write_text(json.dumps(scripts))
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in scripts]
+    ports = [str(s.getsockname()[1]) for s in sockets]
+    for s in sockets:
+        s.close()
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "PORTS": " ".join(ports),
+        "MASTER_ADDR": "127.0.0.1",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "test",
+        "ACCELERATE_USE_CPU": "true",  # as `accelerate launch --cpu` does
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, folder / "scripts.json", folder / f"{rank}.pt"],
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+        )
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=600) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    recorded = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return {name: [Recording(**each[name]) for each in recorded] for name in scripts}
 
 
 def main() -> None:

@@ -1,0 +1,167 @@
+"""Faults of the command and of the files that it names: settings, runs to resume, files that run code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from place import Place, earlier
+from runs import Outcome, fault
+
+
+class Code:
+    """What an attacker puts into a file: unpickled without care, it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+def settings_faults() -> None:
+    wrong = {
+        "`--mic-mask-ratio 2`": ["--mic-mask-ratio", "2"],
+        "`--crop 0 0`": ["--crop", "0", "0"],
+        "`--eval-window -3`": ["--eval-window", "-3"],
+        "`--lr -1`": ["--lr", "-1"],
+        "`--device gpu`": ["--device", "gpu"],
+        "`--encoder nope`": ["--encoder", "nope"],
+        "`--source` alone": ["--target", ""],
+        "a folder that is not there": ["--source", "gta5:/nonexistent"],
+        "a layout that is not there": ["--source", "gta7:/nonexistent"],
+    }
+    for what, words in wrong.items():
+        fault("settings", what)(lambda place, words=words: place.train(*words).outcome())
+
+
+settings_faults()
+
+
+# resuming
+
+
+@fault("resuming", "`--resume` of a folder without a run")
+def _(place: Place) -> Outcome:
+    return place.script("train_mic_mrm.py", "--resume", str(place.root)).outcome()
+
+
+@fault("resuming", "`--resume` of a run without a checkpoint yet")
+def _(place: Place) -> Outcome:
+    for path in earlier(place.root).glob("checkpoint*"):
+        path.unlink()
+    return place.resume().outcome()
+
+
+@fault("resuming", "settings.json is garbage")
+def _(place: Place) -> Outcome:
+    (earlier(place.root) / "settings.json").write_text("{half")
+    return place.resume().outcome()
+
+
+@fault("resuming", "`--resume RUN --lr 0.5`, another rate than the run's")
+def _(place: Place) -> Outcome:
+    earlier(place.root)
+    return place.resume("--lr", "0.5").outcome()
+
+
+@fault("resuming", "`--resume` of another trainer's run")
+def _(place: Place) -> Outcome:
+    earlier(place.root)
+    return place.resume(script="train_dacs_mrm.py").outcome()
+
+
+@fault("resuming", "a checkpoint of another network")
+def _(place: Place) -> Outcome:
+    path = earlier(place.root) / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mrm_width": 32}))
+    return place.resume().outcome()
+
+
+@fault("resuming", "the last checkpoint is torn")
+def _(place: Place) -> Outcome:
+    path = earlier(place.root) / "checkpoint.pt"
+    os.truncate(path, path.stat().st_size // 2)
+    return place.resume().outcome()
+
+
+@fault("resuming", "a byte in the last checkpoint is another")
+def _(place: Place) -> Outcome:
+    path = earlier(place.root) / "checkpoint.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    return place.resume().outcome()
+
+
+@fault("resuming", "both checkpoints are torn")
+def _(place: Place) -> Outcome:
+    for path in earlier(place.root).glob("checkpoint*.pt"):
+        os.truncate(path, path.stat().st_size // 2)
+    return place.resume().outcome()
+
+
+@fault("resuming", "the same run resumed twice at the same moment")
+def _(place: Place) -> Outcome:
+    run = place.train(iterations=500).until(steps=3)
+    outcome = place.resume(folder=run.folder).outcome()
+    run.signal(signal.SIGTERM)
+    run.wait()
+    return outcome
+
+
+@fault("resuming", "two runs with the same `--out` at the same moment")
+def _(place: Place) -> Outcome:
+    runs = [place.train("--scenes", str(place.root / "s")) for _ in range(2)]
+    ends = [run.outcome() for run in runs]
+    return max(ends, key=lambda end: end.status)
+
+
+# files that run code when they are unpickled
+
+
+def bait(place: Place, name: str = "bait.pt") -> Path:
+    torch.save({"state_dict": Code(place.root / "owned"), "step": 1}, place.root / name)
+    return place.root / name
+
+
+def checked(place: Place, outcome: Outcome) -> Outcome:
+    ran = (place.root / "owned").exists()
+    return outcome.keeping("THE CODE RAN" if ran else "the code was not run")
+
+
+@fault("files that run code", "as the checkpoint of `--resume`")
+def _(place: Place) -> Outcome:
+    folder = earlier(place.root)
+    (folder / "checkpoint-previous.pt").unlink(missing_ok=True)
+    shutil.copy(bait(place), folder / "checkpoint.pt")
+    return checked(place, place.resume().outcome())
+
+
+@fault("files that run code", "as `--init`")
+def _(place: Place) -> Outcome:
+    return checked(place, place.train("--init", str(bait(place))).outcome())
+
+
+@fault("files that run code", "as `--encoder-weights`")
+def _(place: Place) -> Outcome:
+    words = ["--encoder", "resnet18", "--decoder", "deeplabv2", "--encoder-weights", str(bait(place))]
+    return checked(place, place.train(*words).outcome())
+
+
+@fault("files that run code", "given to evaluate.py")
+def _(place: Place) -> Outcome:
+    return checked(place, place.script("evaluate.py", str(bait(place))).outcome())
+
+
+@fault("files that run code", "given to predict.py")
+def _(place: Place) -> Outcome:
+    place.scenes()
+    image = next(place.root.glob("scenes/gta5/images/*.png"))
+    words = [str(bait(place)), str(image), "--out", str(place.root / "predicted")]
+    return checked(place, place.script("predict.py", *words).outcome())

@@ -1,0 +1,92 @@
+"""Files that survive: written whole or not at all, read without running code, errors that name them."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Gives an OSError of the inside, such as that of a full disk, the path that it lacks."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which takes the place of `path` once it is on the disk as a whole.
+
+    Whatever goes wrong, `path` is what it was before, and nothing else is left.
+    """
+    part = path.with_name(f"{path.name}.tmp")
+    try:
+        with naming_file(path):
+            with part.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in a folder survive a power cut, where the system can."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replaces a text file in one move."""
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def save_tensors(content: Any, file: IO[bytes]) -> None:
+    """`torch.save`, which puts an error of its own ("unexpected pos") in place of what ended the writing.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        if "inline_container" in str(error) and error.__context__ is not None:
+            raise error.__context__ from None  # a full disk, or what a signal's handler raised
+        raise
+
+
+def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
+    """What `torch.save` wrote; nothing but tensors and plain values is unpickled, and no code of the file is run.
+
+    Raises:
+        ValueError: the file is damaged, or holds other things.
+    """
+    try:
+        if zipfile.is_zipfile(path):  # torch.load does not notice changed bytes
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"{damaged} in it is damaged")
+        return torch.load(path, map_location=device, weights_only=True)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # pickle, zipfile and torch raise errors of many kinds
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0][:160]
+        raise ValueError(f"could not be read as a whole file of tensors ({type(error).__name__}: {reason})") from error

@@ -1,0 +1,117 @@
+"""Requests to stop (Ctrl-C, SIGTERM), and processes that end with the one that started them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+STOP = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = 10.0  # seconds that a request may wait for the end of a step
+HASTE = 3.0  # seconds to leave in after a second request
+
+
+class Interrupts:
+    """Inside it a request to stop raises KeyboardInterrupt at once or, in `later`, is noted for the end of the step.
+
+    A second one raises in any case. Where neither is answered in time, because the process hangs in a call that does
+    not return (a lost file server, a process that no longer takes part), a thread ends the process.
+
+    asked: whether there was a request.
+    patience: seconds until the process is ended; raise it where steps take longer.
+    farewell: what is said then.
+    """
+
+    def __init__(self) -> None:
+        self.asked, self.deferred, self.patience = False, False, PATIENCE
+        self.farewell = "no answer to the request to stop in time: ended"
+
+    def __enter__(self) -> Interrupts:
+        # the system writes a signal's number there even while Python is held up in a call
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._handlers = {number: signal.signal(number, self._note) for number in STOP}
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        os.close(self._write)
+        self._watcher.join()
+        os.close(self._read)
+
+    @contextmanager
+    def later(self) -> Iterator[None]:
+        """Inside it the first request is only noted."""
+        before, self.deferred = self.deferred, True
+        try:
+            yield
+        finally:
+            self.deferred = before
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside it, within `later`, a request raises again."""
+        before, self.deferred = self.deferred, False
+        try:
+            yield
+        finally:
+            self.deferred = before
+
+    def answered(self) -> None:
+        """The request is being answered: what is done for it may take its time, unless there is a second one."""
+        os.write(self._write, b"\0")
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked or not self.deferred:
+            self.asked = True
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def _watch(self) -> None:
+        """Ends the process where a request is not answered in time."""
+        deadline, count = float("inf"), 0
+        while True:
+            wait = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+            if not select.select([self._read], [], [], wait)[0]:
+                os.write(2, f"\n{self.farewell}\n".encode())
+                os._exit(1)
+            data = os.read(self._read, 64)
+            if not data:
+                return
+            for byte in data:
+                if byte == 0:
+                    deadline = float("inf")
+                elif byte in STOP:
+                    count += 1
+                    deadline = time.monotonic() + (self.patience if count == 1 else HASTE)
+
+
+def end_with_parent(parent: int) -> None:
+    """This process ends when the one that started it does, however that ends: a worker never outlives its run.
+
+    Only Linux can do it; elsewhere the loader's workers notice within seconds by themselves.
+    """
+    if sys.platform == "linux":
+        libc: Any = ctypes.CDLL(None)
+        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it was faster
+        os._exit(1)
+
+
+def ignore_requests() -> None:
+    """For processes that load data: requests reach a run's whole group, and the run says itself when to stop."""
+    for number in STOP:
+        signal.signal(number, signal.SIG_IGN)

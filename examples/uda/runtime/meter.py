@@ -1,0 +1,70 @@
+"""What a run costs: images per second and memory at its peak."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+import torch
+
+GIB = 2**30
+
+
+class Meter:
+    """Pace and memory of a loop: call `tick` at the end of each step, `restart` after what is no step.
+
+    Args:
+        device: whose memory counts.
+        images: of both domains and all processes in a step.
+        window: steps that the pace is taken over; their median, so that a slow one now and then does not count.
+    """
+
+    def __init__(self, device: torch.device, images: int, window: int = 50) -> None:
+        self.device, self.images = device, images
+        self.seconds: deque[float] = deque(maxlen=window)
+        self.last: float | None = None
+
+    def tick(self) -> None:
+        now = time.perf_counter()
+        if self.last is not None:
+            self.seconds.append(now - self.last)
+        self.last = now
+
+    def restart(self) -> None:
+        """What went by since the last step was not one: an evaluation, a checkpoint."""
+        self.last = time.perf_counter()
+
+    def values(self) -> dict[str, float]:
+        """Images per second, from the second step on, and peak memory in GiB."""
+        pace = {"images/s": self.images / statistics.median(self.seconds)} if self.seconds else {}
+        return {**pace, "GiB": peak_memory(self.device) / GIB}
+
+
+def in_short(values: dict[str, float]) -> dict[str, str]:
+    """`Meter.values` for a progress bar."""
+    return {name: f"{value:.3g}" for name, value in values.items()}
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at this process's peak: allocated on CUDA, else resident in memory; 0 where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would start from the peak of the process that started this one
+        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes there are on the device; of the computer where it has none of its own."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    meminfo = Path("/proc/meminfo")
+    return 1024 * int(meminfo.read_text().split()[1]) if meminfo.exists() else 0

@@ -1,0 +1,179 @@
+"""--dry-run: everything that a run needs, tried in under a minute, and what was found on a page of text.
+
+Two steps at full size are made in a folder that is deleted again, from the method's part of the schedule, so that
+optimiser states and all passes are there when memory is looked at. Class statistics are not counted for it.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.class_statistics import beside
+from ..data.domain import Domain
+from ..data.images import image_size
+from ..data.labels import IGNORE
+from ..runtime.meter import GIB, memory_of, peak_memory
+from ..runtime.processes import rank_and_world, stop_processes
+from ..settings import Settings
+from .run import Run, StepFunction, batches_of, one_step
+
+SAMPLE = 10  # label files that are read
+PATIENCE = 20  # seconds; where a step takes longer, as on a CPU, one must do
+
+
+def dry_run(settings: Settings, make_student: Callable[..., nn.Module], step_function: StepFunction) -> Run:
+    """Prints what was found, line by line as it goes.
+
+    Raises:
+        ValueError, OSError: what a run would fail at; or a loss that is not finite.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        tried = replace(settings, out=str(Path(folder) / "run"), resume="", dry_run=False, rare_classes=False)
+        run = Run(tried, make_student)
+        try:
+            look_at(run, settings, step_function)
+        finally:
+            run.board.close()
+            if run.lock is not None:
+                run.lock.close()
+    stop_processes()
+    return run
+
+
+def look_at(run: Run, settings: Settings, step_function: StepFunction) -> None:
+    """Says what `run` consists of and tries its steps."""
+    say("run", what_it_is(settings))
+    say("device", f"{run.device}, {settings.precision}; torch {torch.__version__}")
+    say("source", f"{settings.source or 'the embedded scenes'}: {images_of(run.source)}")
+    say("labels", labels_of(run.source))
+    if settings.rare_classes and beside(run.source) is None:
+        say("", f"for rare class sampling all {len(run.source)} label files are read before a first run")
+    say("target", f"{settings.target or 'the embedded scenes'}: {images_of(run.target)}")
+    if run.validation is None:
+        say("validation", "no labels: the run goes without mIoU")
+    else:
+        say("validation", f"{images_of(run.validation)}; {labels_of(run.validation, 2)}")
+    for name, text in networks_of(run):
+        say(name, text)
+    loading, steps, losses = try_steps(run, step_function)
+    say("losses", ", ".join(f"{name} {value:.3f}" for name, value in losses[0].items()) + " (of a first step)")
+    say("memory", memory_in_words(run.device))
+    for name, text in times(settings, loading, steps):
+        say(name, text)
+    for values in losses:
+        broken = [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]
+        if broken:
+            raise ValueError(f"dry run: expected finite losses, got {', '.join(broken)}")
+    say("ready", "the same command without --dry-run trains")
+
+
+def say(name: str, text: str) -> None:
+    if rank_and_world()[0] == 0:
+        print(textwrap.fill(f"{name:<12}{text}", 100, subsequent_indent=" " * 12, break_long_words=False), flush=True)
+
+
+def what_it_is(settings: Settings) -> str:
+    phases = f"{settings.iterations} steps"
+    if settings.pretrain_iterations:
+        phases = f"{settings.pretrain_iterations} steps on the source alone, then {phases}"
+    world = rank_and_world()[1]
+    several = f" in each of {world} processes" if world > 1 else ""
+    mrm = f" with MRM on {settings.mrm_on}" if settings.uses_mrm else " without MRM"
+    return (
+        f"{settings.method}{mrm}, preset {settings.preset}, seed {settings.seed}: {phases} of {settings.batch_size} "
+        f"images of each domain{several}, crops {side(settings.crop)}"
+    )
+
+
+def images_of(domain: Domain) -> str:
+    size = image_size(domain.samples[0].image)
+    resized = "" if domain.size is None else f", resized to fit {side(domain.size)}"
+    return f"{len(domain)} images, the first of {side(size)}{resized}"
+
+
+def labels_of(domain: Domain, count: int = SAMPLE) -> str:
+    """Shares of the classes in label files spread over the domain; what cannot be read is an error that names it."""
+    indices = torch.linspace(0, len(domain) - 1, min(count, len(domain))).long().tolist()
+    counts = torch.zeros(256, dtype=torch.int64)
+    for index in indices:
+        labels = domain.labels(index, resized=False)
+        domain.check_size(index, labels)
+        counts += torch.bincount(labels.flatten(), minlength=256)
+    shares = 100 * counts / counts.sum()
+    seen = [k for k in shares[:IGNORE].argsort(descending=True).tolist() if counts[k] > 0]
+    names = [f"{domain.classes.names[k]} {shares[k]:.0f}%" for k in seen[:4]]
+    more = f" and {len(seen) - 4} more" if len(seen) > 4 else ""
+    return (
+        f"{len(indices)} files read, {len(seen)} of {len(domain.classes)} classes: {', '.join(names)}{more}; "
+        f"{shares[IGNORE]:.0f}% without a class"
+    )
+
+
+def networks_of(run: Run) -> list[tuple[str, str]]:
+    settings, student = run.settings, run.models.student
+    weights = settings.init or settings.encoder_weights or "none, random ones"
+    both = " at two resolutions" if settings.hrda else ""
+    found = [
+        ("network", f"{settings.encoder} and {settings.decoder}{both}, {millions(student.network)} parameters"),
+        ("weights", f"{weights}"),
+    ]
+    return found + ([("Rebuilder", f"{millions(student.mrm)} parameters, in training only")] if student.mrm else [])
+
+
+def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float], list[dict[str, float]]]:
+    """Seconds to load a batch; seconds and losses of each step."""
+    run.step = run.settings.pretrain_iterations + 1  # of the method, with a teacher that is averaged
+    data = batches_of(run)
+    began = time.perf_counter()
+    batch = data[run.step]
+    loading = time.perf_counter() - began
+    steps: list[float] = []
+    losses: list[dict[str, float]] = []
+    while len(steps) < 2 and sum(steps) < PATIENCE:
+        began = time.perf_counter()
+        losses.append(read(one_step(run, batch.to(run.device), step_function)))  # waits for the device
+        steps.append(time.perf_counter() - began)
+    return loading, steps, losses
+
+
+def read(losses: dict[str, Tensor]) -> dict[str, float]:
+    return dict(zip(losses, torch.stack([loss.float() for loss in losses.values()]).tolist()))
+
+
+def memory_in_words(device: torch.device) -> str:
+    peak, there = peak_memory(device) / GIB, memory_of(device) / GIB
+    of = f" of {there:.1f} GiB" if there else " GiB"
+    where = "on the device" if device.type == "cuda" else "of this process"
+    tight = "; that is tight: --micro-batch, --precision bf16 or --checkpoint-activations save memory"
+    return f"{peak:.1f}{of} at the peak, {where}" + (tight if there and peak > 0.92 * there else "")
+
+
+def times(settings: Settings, loading: float, steps: list[float]) -> list[tuple[str, str]]:
+    step = steps[-1]
+    total = settings.iterations * step / 3600
+    workers = math.ceil(loading / step)
+    hours = f"{total:.1f} hours" if total >= 1 else f"{60 * total:.0f} minutes"
+    first = f" (the first {steps[0]:.2f} s)" if len(steps) > 1 else " (the first, later ones are faster)"
+    enough = "enough" if max(settings.workers, 1) >= workers else f"give --workers {workers + 1}"
+    return [
+        ("step", f"{step:.2f} s{first}: about {hours} for {settings.iterations} steps, evaluations not counted"),
+        ("loading", f"{loading:.2f} s a batch in one process; --workers {settings.workers}: {enough}"),
+    ]
+
+
+def side(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def millions(module: Any) -> str:
+    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M"

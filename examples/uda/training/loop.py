@@ -1,0 +1,130 @@
+"""The loop around a method's step function: steps, logging, evaluation, checkpoints, and how a run ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+from torch import nn
+from tqdm import tqdm
+
+from ..checkpoints.evaluation import mean_iou
+from ..data.batches import Batches, batches
+from ..runtime.command import note
+from ..runtime.interrupts import Interrupts
+from ..runtime.meter import Meter, in_short
+from ..runtime.processes import rank_and_world, stop_processes
+from ..settings import Settings
+from .dry_run import dry_run
+from .indicators import GradientShare, agreement, in_words
+from .report import report, show_panel
+from .run import AfterStep, Run, StepFunction, batches_of, one_step
+from .watch import Watch
+
+
+def train(
+    settings: Settings,
+    make_student: Callable[..., nn.Module],
+    step_function: StepFunction,
+    after_step: AfterStep | None = None,
+) -> Run:
+    """Runs a method to its end, or to an interruption that it can be resumed from; with --dry-run only tries it."""
+    if settings.dry_run:
+        return dry_run(settings, make_student, step_function)
+    with Interrupts() as stop:
+        run = Run(settings, make_student)
+        run.after_step = after_step
+        with telling_how_to_go_on(run, stop):
+            loop(run, step_function, stop)
+            confusions = run.evaluate()
+            if rank_and_world()[0] == 0:
+                report(run, confusions)
+        stop_processes()
+    return run
+
+
+def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
+    """The steps that are left, with what comes between them."""
+    settings, data = run.settings, batches_of(run)
+    watch, share = Watch(data, run.folder), GradientShare(run.models.student)
+    rank, world = rank_and_world()
+    meter = Meter(run.device, 2 * settings.batch_size * world)
+    started, first_step = time.perf_counter(), run.step
+    loader = batches(data, run.step, run.total, settings.workers, pin=run.device.type == "cuda")
+    bar = tqdm(total=run.total, initial=run.step, desc=run.folder.name, disable=rank > 0, dynamic_ncols=True)
+    with bar, closing(loader), stop.later():
+        evaluate_if_due(run, data, stop, bar)  # a run can have been stopped in the middle of it
+        for batch in loader:
+            began = time.perf_counter()
+            share.watch((run.step + 1) % settings.log_every == 0)
+            one_step(run, batch.to(run.device), step_function, watch, stop.asked)
+            run.step += 1
+            bar.update()
+            meter.tick()
+            stop.patience = max(stop.patience, 2 * (time.perf_counter() - began))
+            to_log = run.step % settings.log_every == 0
+            to_save = run.step % settings.save_every == 0 or run.step == run.total or evaluation_due(run)
+            alone = stop.asked and world == 1  # several processes agree on a request, a step later
+            values, stopped = watch.look(now=to_log or to_save or alone)
+            if to_log:
+                values |= share.values()
+                cost = meter.values()
+                bar.set_postfix({key: f"{value:.3f}" for key, value in values.items()} | in_short(cost))
+                run.log(**values)
+                run.board.scalars(run.step, cost)
+            stopped |= alone
+            if to_save or stopped:
+                stop.answered()
+                run.save()  # before an evaluation, so that nothing is lost if that is interrupted
+            if stopped and run.step < run.total:
+                raise KeyboardInterrupt
+            if evaluate_if_due(run, data, stop, bar) or to_save:
+                meter.restart()
+    if run.step > first_step:
+        seconds = (time.perf_counter() - started) / (run.step - first_step)
+        run.log(seconds_per_step=seconds, **agreement(run, data))
+
+
+def evaluation_due(run: Run) -> bool:
+    """Whether there is an evaluation at this step; that of the last step is not among them."""
+    at = run.step % run.settings.eval_every == 0 or run.step == run.settings.pretrain_iterations
+    return 0 < run.step < run.total and at and run.step not in run.evaluated
+
+
+def evaluate_if_due(run: Run, data: Batches, stop: Interrupts, bar: Any) -> bool:
+    """Whether it was due; says what came out."""
+    if not evaluation_due(run):
+        return False
+    with stop.at_once():
+        shares = agreement(run, data)
+        confusions = run.evaluate(shares)
+        if run.board.writer is not None:  # it takes a second or two, and nobody sees it elsewhere
+            show_panel(run)
+    scores = ", ".join(f"{name} {mean_iou(confusion):.2f}" for name, confusion in confusions.items())
+    said = [f"mIoU {scores}"] * bool(scores) + [in_words(shares)] * bool(shares)
+    if rank_and_world()[0] == 0 and said:
+        bar.write(f"step {run.step}: {'; '.join(said)}")
+    return True
+
+
+@contextmanager
+def telling_how_to_go_on(run: Run, stop: Interrupts) -> Iterator[None]:
+    """Whatever ends a run early says what is saved and how to go on."""
+    resume = f"--resume {run.folder}"
+    stop.farewell = f"asked to stop, but the step did not end in time; go on from the last checkpoint with {resume}"
+    try:
+        yield
+    except KeyboardInterrupt:
+        lost = "" if run.saved == run.step else f", saved at step {run.saved or 0}"
+        raise SystemExit(f"interrupted at step {run.step} of {run.total}{lost}; go on with {resume}") from None
+    except Exception as error:
+        if run.saved is None:
+            note(error, f"no checkpoint was saved before; {run.folder} can be deleted")
+        else:
+            note(error, f"the checkpoint of step {run.saved} is safe in {run.folder}; go on with {resume}")
+        raise
+    finally:
+        if run.lock is not None:
+            run.lock.close()

@@ -1,0 +1,127 @@
+"""What each step tells: losses that are not finite, and a request to stop, agreed between the processes."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..data.batches import Batches
+from ..runtime.files import save_tensors, whole_file
+from ..runtime.processes import rank_and_world, sum_over_ranks
+
+
+class NotFinite(ValueError):
+    """Training has diverged."""
+
+
+@dataclass
+class Told:
+    """What one step told, on its way from the device: losses, then the processes' sums of the two flags."""
+
+    step: int
+    names: list[str]
+    values: Tensor
+    copied: torch.cuda.Event | None = None
+
+    def read(self) -> tuple[dict[str, float], bool, bool]:
+        """Losses of this process; whether one of any process is not finite; whether any was asked to stop."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        *losses, broken, asked = self.values.tolist()
+        return dict(zip(self.names, losses)), broken > 0, asked > 0
+
+
+class Watch:
+    """Reads what a step told one step later, when a GPU has long computed it, so that it is never waited for.
+
+    The step's own update is withheld on the device where a loss is not finite (`withhold`), and whoever saves or
+    evaluates asks for the last step too (`look` with `now`): neither teacher nor checkpoint see such a step.
+    """
+
+    def __init__(self, data: Batches, folder: Path) -> None:
+        self.data, self.folder = data, folder
+        self.pending: deque[Told] = deque()
+
+    def note(self, step: int, losses: dict[str, Tensor], asked: bool = False) -> Tensor:
+        """Takes down what a step tells; returns on the device whether its update must be withheld.
+
+        Args:
+            losses: by name, scalars.
+            asked: whether this process was asked to stop.
+        """
+        values = torch.stack([loss.detach().float() for loss in losses.values()])
+        broken = (~values.isfinite()).any().float()
+        flags = sum_over_ranks(torch.stack([broken, torch.full_like(broken, float(asked))]))
+        told = torch.cat([values, flags])
+        if told.is_cuda:
+            host = torch.empty(told.shape, dtype=told.dtype, pin_memory=True)
+            host.copy_(told, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+            self.pending.append(Told(step, list(losses), host, event))
+        else:
+            self.pending.append(Told(step, list(losses), told))
+        return flags[0] > 0
+
+    def look(self, now: bool = False) -> tuple[dict[str, float], bool]:
+        """Losses of the last step that is read, and whether one of the processes was asked to stop by then.
+
+        Args:
+            now: whether to wait for the last step's, in place of the one before.
+
+        Raises:
+            NotFinite: a loss was not finite; the batch of that step is saved in the folder.
+        """
+        losses: dict[str, float] = {}
+        stopped = False
+        while len(self.pending) > (0 if now else 1):
+            told = self.pending.popleft()
+            losses, broken, asked = told.read()
+            stopped |= asked
+            if broken:
+                raise NotFinite(self._explain(told.step, losses))
+        return losses, stopped
+
+    def _explain(self, step: int, losses: dict[str, float]) -> str:
+        wrong = [f"{name!r} ({value})" for name, value in losses.items() if not math.isfinite(value)]
+        if not wrong:
+            return f"step {step + 1}: a loss of another process is not finite"
+        files = self.data.files(step)
+        rank, world = rank_and_world()
+        path = self.folder / f"not-finite-step{step + 1}{f'-process{rank}' * (world > 1)}.pt"
+        with whole_file(path) as file:
+            save_tensors({"step": step + 1, "losses": losses, "files": files, **vars(self.data[step])}, file)
+        term = "loss" if len(wrong) == 1 else "losses"
+        return f"step {step + 1}: {term} {', '.join(wrong)} not finite; batch of {', '.join(files)}, saved as {path}"
+
+
+def withhold(module: nn.Module, broken: Tensor) -> None:
+    """Makes gradients zero where `broken` (a bool on their device) holds; optimisers then keep their weights finite.
+
+    A product would not do: NaN times zero is NaN.
+    """
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            parameter.grad.masked_fill_(broken, 0.0)
+
+
+def check_finite(step: int, **networks: nn.Module) -> None:
+    """The last guard of a checkpoint: losses can all be finite where weights no longer are.
+
+    Raises:
+        NotFinite: a weight of one of the networks, which come by name, is not.
+    """
+    for name, network in networks.items():
+        floats = {key: value for key, value in network.state_dict().items() if value.is_floating_point()}
+        finite = torch.stack([value.isfinite().all() for value in floats.values()]).tolist()
+        if not all(finite):
+            keys = [key for key, fine in zip(floats, finite) if not fine]
+            more = f" and {len(keys) - 1} more of its weights" if len(keys) > 1 else ""
+            raise NotFinite(
+                f"step {step}: the {name}'s {keys[0]}{more} not finite, so not saved; a lower --lr may help"
+            )

@@ -1,0 +1,124 @@
+"""Two processes, parts of a batch and checkpointed activations give the gradients of the whole batch, in float64."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import socket
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+import train_dacs_mrm
+import train_mic_mrm
+import train_vfm_mrm
+from uda.data.batches import Batch
+from uda.networks import checkpoint_activations
+from uda.runtime import processes
+from uda.runtime.processes import average_gradients
+from uda.selftraining.draws import Draws
+from uda.training.run import Run, batches_of
+
+STEP = 5
+METHODS = ["dacs", "daformer", "hrda", "mic", "vfm"]
+BLOCKS = {"small": 5, "small_vit": 8}  # that can be checkpointed
+
+
+def settings_for(settings, method, **changes):
+    """Two images per step, MRM on; MIC on two resolutions. About half of the untrained teacher's labels are trusted."""
+    hrda = {"hrda": True, "detail_crop": 48, "mrm_grid": (3, 6)} if method in ("hrda", "mic") else {}
+    hrda |= {"encoder": "small_vit", "decoder": "light"} if method == "vfm" else {}
+    changes = {"method": method, "batch_size": 2, "rare_classes": method == "daformer", "threshold": 0.0595} | changes
+    return dataclasses.replace(settings, **changes, **hrda)
+
+
+def gradients(settings, *, trainer=None, frozen=True, checkpointing=False) -> tuple[dict, dict, dict]:
+    """Losses, gradients and BatchNorm's statistics of one step of the method.
+
+    frozen: BatchNorm in eval mode; else its statistics are those of a process's or part's images.
+    """
+    trainer = trainer or (train_vfm_mrm if settings.method == "vfm" else train_mic_mrm)
+    run = Run(settings, trainer.Student)
+    models = run.models
+    if settings.method == "daformer":  # a stand-in for the ImageNet encoder, far from the network's
+        models.imagenet = copy.deepcopy(models.student.network.encoder).eval().double()
+        settings = dataclasses.replace(settings, fd_weight=1.0)
+        for p in models.imagenet.parameters():
+            p.data.mul_(1.5)
+    for module in (models.student, models.teacher):
+        module.double().train(not frozen)
+    if checkpointing:
+        assert checkpoint_activations(models.student.network.encoder) == BLOCKS[settings.encoder]
+    batch = batches_of(run)[STEP]
+    batch = Batch(*(x.double() if x.is_floating_point() else x for x in vars(batch).values()))
+    losses = trainer.train_step(1, batch, models, settings, Draws(settings, STEP))
+    average_gradients(models.student)
+    found = {name: p.grad for name, p in models.student.named_parameters() if p.grad is not None}
+    return losses, found, dict(models.student.named_buffers())
+
+
+def check(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        scale = gradient.abs().max().item()
+        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-10 * scale + 1e-15, msg=name)
+
+
+def work(rank, port, settings, out):
+    torch.set_num_threads(1)
+    processes.BUCKET = 2**14  # many
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
+    _, found, _ = gradients(settings)
+    if rank == 0:
+        torch.save(found, out)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes(settings, tmp_path, method):
+    whole = settings_for(settings, method)
+    _, expected, _ = gradients(dataclasses.replace(whole, out=str(tmp_path / "whole")))
+    half = dataclasses.replace(whole, batch_size=1, out=str(tmp_path / "half"))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    mp.spawn(work, args=(port, half, tmp_path / "grads.pt"), nprocs=2)
+    check(torch.load(tmp_path / "grads.pt", weights_only=True), expected)
+
+
+@pytest.mark.parametrize("method", ["dacs by its own trainer", *METHODS])
+def test_parts_of_a_batch(settings, tmp_path, method):
+    trainer = train_dacs_mrm if "own" in method else None
+    whole = settings_for(settings, method.split()[0], mrm_on="both")
+    losses, expected, _ = gradients(dataclasses.replace(whole, out=str(tmp_path / "whole")), trainer=trainer)
+    parts = dataclasses.replace(whole, micro_batch=1, out=str(tmp_path / "parts"))
+    found_losses, found, _ = gradients(parts, trainer=trainer)
+    assert (
+        losses.keys()
+        == found_losses.keys()
+        >= {"source", "mixed", "mrm"} | (set() if method == "vfm" else {"mrm source"})
+    )
+    for name, loss in losses.items():
+        torch.testing.assert_close(found_losses[name], loss, rtol=1e-10, atol=0)
+        assert loss > 0, name
+    assert losses["trust"] < 1
+    check(found, expected)
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_checkpointed_activations(settings, tmp_path, method, freeze):
+    """The same bits, BatchNorm's statistics too, which must not be recorded a second time."""
+    found = [
+        gradients(
+            settings_for(settings, method, mrm_freeze_norm=freeze, out=str(tmp_path / f"{checkpointing}")),
+            frozen=False,
+            checkpointing=checkpointing,
+        )
+        for checkpointing in (False, True)
+    ]
+    for a, b in zip(*found):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert torch.equal(a[name], b[name]), name

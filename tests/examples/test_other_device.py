@@ -1,0 +1,133 @@
+"""The step of every method on another device: nothing mixes with the CPU's tensors, and the host waits for nothing.
+
+Without an accelerator the device is the one of tests/helpers/elsewhere.py; where there is CUDA, PyTorch itself raises
+when the host would wait.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from contextlib import contextmanager
+
+import pytest
+import torch
+import train_dacs_mrm
+import train_mic_mrm
+import train_vfm_mrm
+from elsewhere import DEVICE, Elsewhere
+from uda.training import run as run_module
+from uda.training.run import Run, batches_of, one_step
+from uda.training.watch import Watch
+
+CASES = [
+    (train_dacs_mrm, "source-only", {}),
+    *[(train_dacs_mrm, "dacs", {"mrm_on": mrm_on}) for mrm_on in ("target", "source", "both")],
+    *[(train_mic_mrm, method, {}) for method in ("dacs", "daformer", "hrda", "mic")],
+    (train_mic_mrm, "hrda", {"mrm_on": "mixed"}),
+    *[(train_mic_mrm, "mic", {"mrm_on": mrm_on}) for mrm_on in ("source", "both", "mixed", "masked")],
+    *[(train_mic_mrm, method, {"precision": "bf16"}) for method in ("daformer", "mic")],
+    (train_mic_mrm, "mic", {"precision": "fp16"}),
+    (train_mic_mrm, "mic", {"micro_batch": 1, "checkpoint_activations": True}),
+    (train_vfm_mrm, "vfm", {"encoder": "small_vit", "decoder": "light"}),
+]
+
+
+def run_of(settings, trainer, method, options, device) -> Run:
+    if method == "hrda":
+        options = {**options, "hrda": True, "detail_crop": 48, "mrm_grid": (3, 6)}
+    if method == "daformer":
+        options = {**options, "rare_classes": True}
+    settings = dataclasses.replace(settings, method=method, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "start_processes", lambda name: device)
+        run = Run(settings, trainer.Student)
+    run.step = settings.pretrain_iterations
+    if method == "daformer":  # a stand-in for the ImageNet encoder
+        run.models.imagenet = copy.deepcopy(run.models.student.network.encoder).eval().requires_grad_(False)
+        run.settings = dataclasses.replace(run.settings, fd_weight=0.005)
+    return run
+
+
+@pytest.mark.parametrize(("trainer", "method", "options"), CASES)
+def test_a_step_waits_for_nothing(settings, trainer, method, options):
+    with Elsewhere() as device:
+        run = run_of(settings, trainer, method, options, DEVICE)
+        data = batches_of(run)
+        watch = Watch(data, run.folder)
+        for _ in range(2):  # the library reads the first labels it is given
+            device.reset()
+            losses = one_step(run, data[run.step].to(run.device), trainer.train_step, watch)
+            print(f"{method} {options}: {sum(device.reads.values())} read-backs, {device.copies}")
+            run.step += 1
+        # whether fp16's gradients overflow is asked by PyTorch's own scaler, once per optimiser
+        assert sum(device.reads.values()) == (2 if options.get("precision") == "fp16" else 0), device.reads
+        assert device.copies["waits"] == 0
+        device.reset()
+        watch.look(now=True)
+        assert sum(device.reads.values()) == 2  # one per step, all losses together; a step later in a run
+        assert all(torch.isfinite(loss.cpu()) for loss in losses.values())
+    assert {"daformer": "distance", "mic": "masked"}.get(method, "source") in losses
+    assert all(p.grad is not None for p in run.models.student.parameters())
+
+
+def test_an_evaluation_reads_once_per_network(settings):
+    with Elsewhere() as device:
+        run = run_of(settings, train_mic_mrm, "hrda", {}, DEVICE)
+        device.reset()
+        confusions = run.evaluate()
+        assert confusions.keys() == {"student", "teacher"}
+        assert all(confusion.sum() > 0 for confusion in confusions.values())
+        assert sum(device.reads.values()) == 2
+
+
+def test_mixing_is_seen():
+    with Elsewhere() as device:
+        x = torch.rand(2, 3).to(DEVICE)
+        for mixing in (
+            lambda y: x + y,
+            lambda y: torch.cat([x, y]),
+            lambda y: x @ y.mT,
+            lambda y: x.clone().index_put((y.long(),), x),
+        ):
+            with pytest.raises(RuntimeError, match="mixed"):
+                mixing(torch.rand(2, 3))
+        assert (x + torch.tensor(1.0)).device == DEVICE  # PyTorch takes single numbers
+        assert not device.reads
+        for n, reading in enumerate(
+            (
+                torch.unique,
+                torch.nonzero,
+                lambda x: x.tolist(),
+                lambda x: bool(x.sum()),
+                lambda x: x[x > 0.5],
+                lambda x: x.to("cpu"),
+            )
+        ):
+            reading(x)
+            assert sum(device.reads.values()) == n + 1
+
+
+@contextmanager
+def errors_where_the_host_waits():
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("trainer", "method", "options"), CASES)
+def test_a_step_on_cuda_waits_for_nothing(settings, trainer, method, options):
+    run = run_of(settings, trainer, method, options, torch.device("cuda"))
+    data = batches_of(run)
+    for index in range(3):
+        batch = data[run.step].to(run.device)
+        if index < 2:
+            losses = one_step(run, batch, trainer.train_step)
+        else:
+            with errors_where_the_host_waits():
+                losses = one_step(run, batch, trainer.train_step)
+        run.step += 1
+    assert all(loss.isfinite() for loss in losses.values())

@@ -1,0 +1,69 @@
+"""Files are written whole or not at all, and read without running code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from uda.runtime.files import read_tensors, save_tensors, whole_file, write_whole
+
+
+class Full:
+    """A file on a disk without space."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def write(self, data):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_failed_write_leaves_what_was(tmp_path):
+    path = tmp_path / "settings.json"
+    write_whole(path, "old")
+
+    def fail():
+        with whole_file(path) as file:
+            file.write(b"ne")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left on device: .*settings.json"):
+        fail()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["settings.json"]
+
+
+def test_a_full_disk_is_named_when_tensors_are_saved(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: .*x.pt"), whole_file(tmp_path / "x.pt") as file:
+        save_tensors({"a": torch.zeros(9)}, Full(file))
+    assert not list(tmp_path.iterdir())
+
+
+class Code:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("damage", ["none", "cut", "flipped", "empty", "garbage", "code"])
+def test_damage_is_noticed_and_code_is_not_run(tmp_path, damage):
+    path, owned = tmp_path / "x.pt", tmp_path / "owned"
+    torch.save(Code(owned) if damage == "code" else {"a": torch.arange(1000)}, path)
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 255
+    cut = {"cut": content[:-100], "flipped": content, "empty": b"", "garbage": b"hello" * 100}
+    path.write_bytes(cut.get(damage, content))
+    if damage == "none":
+        assert torch.equal(read_tensors(path)["a"], torch.arange(1000))
+        return
+    with pytest.raises(ValueError, match="could not be read as a whole file of tensors"):
+        read_tensors(path)
+    assert not os.path.exists(owned)

@@ -1,0 +1,70 @@
+"""Requests to stop: noted in a step, raised outside of it, and never without an answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from uda.runtime.interrupts import Interrupts
+
+EXAMPLES = Path(__file__).resolve().parents[4] / "examples"
+
+
+def ask() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.01)
+
+
+def test_a_first_request_waits_and_a_second_does_not():
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupts() as stop, stop.later():
+        ask()
+        assert stop.asked
+        stop.answered()
+        with pytest.raises(KeyboardInterrupt):
+            ask()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_outside_of_steps_it_raises_at_once():
+    with Interrupts() as stop:
+        with pytest.raises(KeyboardInterrupt):
+            ask()
+        assert stop.asked
+    with Interrupts() as stop, stop.later(), stop.at_once(), pytest.raises(KeyboardInterrupt):
+        ask()
+
+
+@pytest.mark.parametrize(
+    ("hang", "signals"),
+    [
+        ("__import__('threading').Lock().acquire(); lock.acquire()", 1),  # in a call that no handler interrupts
+        ("[time.sleep(1) for _ in range(60)]", 1),  # a step that is too long
+    ],
+)
+def test_no_answer_ends_the_process(hang, signals):
+    program = f"""
+import sys, time, threading
+sys.path.insert(0, {str(EXAMPLES)!r})
+from uda.runtime.interrupts import Interrupts
+lock = threading.Lock()
+lock.acquire()
+with Interrupts() as stop, stop.later():
+    stop.patience, stop.farewell = 0.3, "go on with --resume"
+    print("ready", flush=True)
+    {hang}
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "go on with --resume" in err
