@@ -95,6 +95,7 @@ def make_start(arm: Arm, settings: Settings, path: Path) -> None:
         run, _ = open_run(arm, dataclasses.replace(settings, mrm_weight=0.0), Path(folder) / "run")
         advance(run, TRAINERS[arm.method][1], settings.pretrain_iterations)
         miou = mean_iou(run.evaluate()["student"])
+        run.board.close()  # it writes into the folder on its own time
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         "network": run.models.student.network.state_dict(),
@@ -129,6 +130,7 @@ def run_arm(arm: Arm, settings: Settings, start: dict[str, Any]) -> dict[str, An
         classes = len(run.models.classes)
         adapted = with_target_statistics(run.models.student.network, run.target, settings.batch_size)
         adapted_miou = mean_iou(evaluate(adapted, run.validation, classes, run.device))
+        run.board.close()
     iou = {name: round(v, 2) for name, v in zip(run.models.classes.names, class_iou(confusion).tolist()) if v == v}
     return {
         "student": curve[-1]["student"],
