@@ -292,7 +292,7 @@ def test_files_that_are_no_checkpoints(run, tmp_path):
     with pytest.raises(ValueError, match=r"a\.txt: expected a run's folder.*could not be read as a whole file"):
         load_networks(tmp_path / "a.txt")
     torch.save({"weights": torch.zeros(1), "bias": torch.zeros(1)}, tmp_path / "b.pt")
-    with pytest.raises(ValueError, match=r"b\.pt: expected .*HRDA or MIC, found a dict of weights, bias"):
+    with pytest.raises(ValueError, match=r"b\.pt: expected .*HRDA, MIC or VFM-UDA, found a dict of weights, bias"):
         load_networks(tmp_path / "b.pt")
     saved = torch.load(run.folder / "checkpoint.pt", weights_only=True)
     del saved["student"]["network.decoder.classify.bias"]

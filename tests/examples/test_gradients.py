@@ -15,7 +15,7 @@ import train_vfm_mrm
 from uda.data.batches import Batch
 from uda.networks import checkpoint_activations
 from uda.runtime import processes
-from uda.runtime.processes import average_gradients
+from uda.runtime.processes import average_gradients, stop_processes
 from uda.selftraining.draws import Draws
 from uda.training.run import Run, batches_of
 
@@ -76,7 +76,7 @@ def work(rank, port, settings, out):
     _, found, _ = gradients(settings)
     if rank == 0:
         torch.save(found, out)
-    torch.distributed.destroy_process_group()
+    stop_processes()
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def test_an_interrupted_fp16_run_goes_on_as_if_it_had_not_been(settings, tmp_pat
 def test_a_compiled_step_is_not_compiled_again(settings, tmp_path, monkeypatch):
     """Detail crops lie elsewhere in each step; after the first no module is traced again, and all is as before."""
     monkeypatch.setattr(Models, "compile", partialmethod(Models.compile, backend="eager"))
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", torch._dynamo.config.recompile_limit)
+    limit = torch._dynamo.config.recompile_limit
     torch._dynamo.reset()
     counters.clear()
     runs = {}
@@ -106,6 +106,7 @@ def test_a_compiled_step_is_not_compiled_again(settings, tmp_path, monkeypatch):
     assert graphs[0] == graphs[-1] >= 6
     assert not counters["graph_break"]
     torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = limit
     plain, compiled = (runs[x].models.student.state_dict() for x in (False, True))
     assert plain.keys() == compiled.keys()
     for name, x in plain.items():

@@ -12,6 +12,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -131,6 +132,7 @@ def main() -> None:
         recordings[name] = asdict(recording)
         if dist.is_initialized():
             dist.destroy_process_group()
+    time.sleep(0.2)  # gloo's threads abort a process that ends before their last work (torch 2.14)
     torch.save(recordings, sys.argv[2])
 
 

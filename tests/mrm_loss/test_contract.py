@@ -6,6 +6,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -372,6 +373,7 @@ def _worker(rank, port, out):
     if rank == 0:
         torch.save({name: p.grad for name, p in student.module.named_parameters()}, out)
     torch.distributed.destroy_process_group()
+    time.sleep(0.2)  # gloo's threads abort a process that ends before their last work (torch 2.14)
 
 
 @pytest.mark.slow

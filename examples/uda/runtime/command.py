@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 import torch
 
+from .processes import stop_processes
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_MEMORY = ("can't allocate memory", "can't start new thread")
 LEAVE, LEAVE_DONE = 8.0, 60.0  # seconds that the interpreter has to end, after an error and after success
@@ -29,6 +31,7 @@ def command(main: Callable[[], Any]) -> NoReturn:
     status: Any = 1
     try:
         result = main()
+        stop_processes()
         status = result if isinstance(result, int) else 0
     except SystemExit as leaving:
         status = leaving.code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 T = TypeVar("T")
 BUCKET = 25 * 2**20  # bytes of gradients that are averaged at once, DistributedDataParallel's default
+THREADS_END = 0.2  # seconds
 
 
 def start_processes(device_name: str) -> torch.device:
@@ -36,8 +38,13 @@ def start_processes(device_name: str) -> torch.device:
 
 
 def stop_processes() -> None:
+    """Leaves the other processes, and lets gloo's threads end their last work.
+
+    They need the interpreter for that: one that goes away beneath them makes the process abort (torch 2.14).
+    """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+        time.sleep(THREADS_END)
 
 
 def rank_and_world() -> tuple[int, int]:
