@@ -31,6 +31,10 @@ from paired import Paired, paired
 from plots import plot_contrasts, plot_screen
 
 RESULTS = Path(__file__).parent / "results"
+MADE = (
+    "Made by `python benchmarks/study/report.py` from runs.jsonl, whose lines hold commit, settings, versions and "
+    "machine; PLAN.md says what is asked."
+)
 
 
 def row(*cells: str) -> str:
@@ -128,7 +132,7 @@ def regime_free(line: Line) -> bool:
 def tables(lines: list[Line]) -> str:
     """The whole page."""
     development, confirming = split(lines)
-    parts = ["# Results of the study", "", "Made by report.py from runs.jsonl; PLAN.md says what is asked."]
+    parts = ["# Results of the study", "", MADE]
     for method, arms in ARMS.items():
         rows = contrast_rows(confirming, CONTRASTS[method])
         if not rows:

@@ -17,13 +17,15 @@ from torch.utils.checkpoint import checkpoint
 def checkpoint_activations(encoder: nn.Module) -> int:
     """Checkpoints each block of the encoder's stages, in place; state_dict, copies and random numbers are as before.
 
-    Stages are the nn.Sequential and nn.ModuleList of the encoder, or of its `body`, or their `blocks`.
+    Stages are the nn.Sequential and nn.ModuleList of the encoder, or of its `body`, or their `blocks`. A single layer
+    in one is no block: to run it again saves nothing, and cannot be done where the next one works in place.
 
     Returns:
         The number of blocks.
     """
     stages = [getattr(child, "blocks", child) for child in getattr(encoder, "body", encoder).children()]
     blocks = [block for stage in stages if isinstance(stage, (nn.Sequential, nn.ModuleList)) for block in stage]
+    blocks = [block for block in blocks if any(block.children())]
     for block in blocks:
         block.forward = MethodType(_forward, block)  # a method and no closure: deepcopy binds it to the copy
     return len(blocks)

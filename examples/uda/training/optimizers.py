@@ -1,11 +1,12 @@
-"""Optimisers and parameter groups.
+"""Optimisers, parameter groups, and the schedules of their rates: pure functions of the step.
 
 Each group keeps its base rate under "initial_lr", as PyTorch's own schedulers do:
 
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * warmup_linear(step, total)
 
-Sources: the released configurations of DAFormer, HRDA and MIC; the code of DACS; MRM's paper for the Rebuilder's rate.
+Sources: the released configurations of DAFormer, HRDA and MIC; the code of DACS, whose poly is DeepLabV2's (Chen et
+al., TPAMI 2018); VFM-UDA's code (Englert et al., CVPR workshops 2024); MRM's paper for the Rebuilder's rate.
 """
 
 from __future__ import annotations
@@ -75,3 +76,32 @@ def optimizers_of(settings: Settings, student: Any) -> list[torch.optim.Optimize
     rate, decay = settings.mrm_lr, settings.mrm_weight_decay
     group = {"params": list(student.mrm.parameters()), "lr": rate, "initial_lr": rate, "weight_decay": decay}
     return [network, torch.optim.AdamW([group | {"name": "rebuilder"}], lr=rate)]
+
+
+def poly(step: int, total: int, power: float = 0.9) -> float:
+    """(1 - step / total) ** power, for step = 0 ... total - 1; zero from `total` on."""
+    if total < 1:
+        raise ValueError(f"total must be at least 1 step, got {total}")
+    return float(max(1.0 - step / total, 0.0) ** power)
+
+
+def warmup_factor(step: int, warmup: int = 1500, ratio: float = 1e-6) -> float:
+    """Linear growth from `ratio` at step 0 to 1 at step `warmup`; 1 from there on. No warm-up if `warmup` is 0."""
+    if step >= warmup:
+        return 1.0
+    return 1.0 - (1.0 - step / warmup) * (1.0 - ratio)
+
+
+def warmup_apart(step: int, total: int, warmup: int = 1500, power: float = 1.0, start: float = 1e-3) -> float:
+    """VFM-UDA's: linear growth from `start` at step 0 to 1 at step `warmup` - 1, thereafter `poly`.
+
+    As that counts from step 0 too, the rate drops from 1 to (1 - warmup / total) ** power after the warm-up.
+    """
+    if step >= warmup:
+        return poly(step, total, power)
+    return start + (1.0 - start) * step / (warmup - 1) if warmup > 1 else start
+
+
+def warmup_linear(step: int, total: int, warmup: int = 1500, ratio: float = 1e-6) -> float:
+    """Linear decay to zero at `total` times the warm-up, which scales the already decayed rate."""
+    return poly(step, total, power=1.0) * warmup_factor(step, warmup, ratio)

@@ -33,8 +33,7 @@ from ..settings import Settings
 from .domains import open_data
 from .folder import keep_metrics, lock, make_folder, other_processes
 from .models import Models
-from .optimizers import optimizers_of
-from .schedules import poly, warmup_apart, warmup_factor
+from .optimizers import optimizers_of, poly, warmup_apart, warmup_factor
 from .tensorboard import Board
 from .watch import Watch, check_finite, withhold
 

@@ -235,8 +235,8 @@ def test_drop_path_grows_over_the_blocks() -> None:
 
 
 def test_wrong_input() -> None:
-    with pytest.raises(ValueError, match=r"decoder.*daformer.*'fpn'"):
-        build_network(decoder="fpn")
+    with pytest.raises(ValueError, match=r"decoder.*daformer.*'nope'"):
+        build_network(decoder="nope")
     with pytest.raises(ValueError, match=r'"small" for both encoder and decoder or for neither'):
         build_network("small", "daformer")
     with pytest.raises(ValueError, match=r"name.*resnet7"):

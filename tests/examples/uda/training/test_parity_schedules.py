@@ -8,7 +8,7 @@ import torch
 from parity import Parity
 from torch import Tensor
 from uda.selftraining.mixing import keep_blocks
-from uda.training.schedules import poly, warmup_factor, warmup_linear
+from uda.training.optimizers import poly, warmup_factor, warmup_linear
 
 
 def assert_rates(ours: list[float], stored: Tensor) -> None:

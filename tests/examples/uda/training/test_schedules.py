@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from uda.training.schedules import poly, warmup_apart, warmup_factor, warmup_linear
+from uda.training.optimizers import poly, warmup_apart, warmup_factor, warmup_linear
 
 
 def test_poly() -> None:
