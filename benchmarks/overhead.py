@@ -3,13 +3,14 @@
     python benchmarks/overhead.py --quick                                 # embedded size, under 2 minutes on 2 cores
     python benchmarks/overhead.py --preset paper --device cuda            # the papers' networks and crops
     python benchmarks/overhead.py --preset paper --device cpu --batch-size 1 --derive --repeats 4 --warmup 0  # 25 min
-    python benchmarks/overhead.py --preset paper --methods vfm --encoder vit_large_patch14_dinov2 ...  # the same; 19 GB
+    python benchmarks/overhead.py --preset paper --methods vfm --batch-size 1 --repeats 0 --checkpoint-activations ...
 
 Steps of all arms alternate in one process, on one network, with one batch, through the trainers' own step function:
 "baseline" without MRM, "again" the same once more (the benchmark's own noise), "mrm" as in the paper, "mixed" and
 "masked" on features that the step has anyway, and "floor" with the Rebuilder replaced by the identity, which nothing
 that sends target features through encoder and decoder can undercut. With --derive only the baseline is run; to each
-of its steps the separately timed parts that an arm adds are added.
+of its steps the separately timed parts that an arm adds are added. --repeats 0 is for networks of which a step takes
+many minutes: one step without MRM and one with it, each the first of a process of its own.
 
 Overheads are medians of per-round ratios with 95 % bootstrap intervals, or ranges below 6 rounds. Peak memory is that
 of a step in a process of its own, with the optimisers' states. Prediction is compared with that of a network which was
@@ -54,17 +55,19 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
     lacking = {"mic": (), "vfm": ("mixed", "masked")}.get(method, ("masked",))
     arms = [arm for arm in args.arms if arm not in lacking]
     alone = {arm: step_alone(method, arm, args) for arm in arms if arm in ("baseline", "mrm", "masked")}
+    if args.repeats == 0:
+        return described(settings_for(method, args)) | {
+            "seconds": {arm: [took] for arm, (took, _) in alone.items()},
+            "derived": [],
+            "peak_memory_mib": {arm: memory for arm, (_, memory) in alone.items()},
+        }
     bench = Bench(settings_for(method, args))
     seconds, parts = rounds(bench, ["baseline"] if args.derive else arms, args)
     derived = [arm for arm in arms if arm in ADDED] if args.derive else []
     for arm in derived:
         added = [sum(parts[name][i] for name in ADDED[arm]) for i in range(args.repeats)]
         seconds[arm] = [a + b for a, b in zip(seconds["baseline"], added)]
-    return {
-        "method": method,
-        "network": f"{bench.settings.encoder}, {bench.settings.decoder}{', HRDA' if bench.settings.hrda else ''}",
-        "crop": list(bench.settings.crop),
-        "batch_size": bench.settings.batch_size,
+    return described(bench.settings) | {
         "parameters": sum(p.numel() for p in bench.models.student.network.parameters()),
         "rebuilder_parameters": sum(p.numel() for p in bench.mrm.parameters()),
         "seconds": seconds,
@@ -73,6 +76,17 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
         "seconds_alone": {arm: seconds for arm, (seconds, _) in alone.items()},
         "peak_memory_mib": {arm: memory for arm, (_, memory) in alone.items()},
         "inference": bench.inference(1 if args.derive else args.repeats),
+    }
+
+
+def described(settings: Settings) -> dict[str, Any]:
+    """What was measured."""
+    saving = ", activations checkpointed" if settings.checkpoint_activations else ""
+    return {
+        "method": settings.method,
+        "network": f"{settings.encoder}, {settings.decoder}{', HRDA' if settings.hrda else ''}{saving}",
+        "crop": list(settings.crop),
+        "batch_size": settings.batch_size,
     }
 
 
@@ -120,7 +134,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=0, help="0: the preset's")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
-    parser.add_argument("--repeats", type=int, default=20, help="measured rounds")
+    parser.add_argument("--repeats", type=int, default=20, help="measured rounds; 0: one step of each arm alone")
     parser.add_argument("--warmup", type=int, default=2, help="rounds that are not measured")
     parser.add_argument("--derive", action="store_true", help="run the baseline and MRM's parts, add up the other arms")
     parser.add_argument("--quick", action="store_true", help="9 rounds at the embedded size")
@@ -130,8 +144,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.alone:
         return print_alone(*args.alone, args)
-    if args.repeats < 1 or "baseline" not in args.arms:
-        parser.error("expected at least one round, and the baseline among the arms")
+    if args.repeats < 0 or "baseline" not in args.arms:
+        parser.error("expected no negative number of rounds, and the baseline among the arms")
     if args.quick:
         args.preset, args.repeats, args.warmup = "small", 9, 1
         args.name = args.name or f"quick-{args.device}"

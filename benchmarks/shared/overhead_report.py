@@ -33,6 +33,8 @@ def relative(seconds: list[float], base: list[float]) -> tuple[float, float, flo
 
 
 def percent(values: tuple[float, float, float]) -> str:
+    if values[1] == values[2]:  # one round
+        return f"{values[0]:+.1f} %"
     return f"{values[0]:+.1f} % ({values[1]:+.1f} to {values[2]:+.1f})"
 
 
@@ -47,6 +49,9 @@ def rebuilder_share(row: dict[str, Any]) -> float | None:
 def table(results: dict[str, Any]) -> str:
     """Markdown: a row per method and arm; the parts of MRM's pass; prediction."""
     rows = results["rows"]
+    if results["rounds"] == 0:
+        once = "One step of each arm, the first of a process of its own."
+        return "\n\n".join([steps_table(rows), once, made_by(results)]) + "\n"
     blocks = [steps_table(rows), parts_table(rows), inference_table(rows)]
     spread = "range of" if results["rounds"] < FEW else "median and 95 % interval of"
     if any(row["derived"] for row in rows):

@@ -126,4 +126,5 @@ def vfm(source: str) -> dict[str, Any]:
         "rare_min_pixels": 3000,
         "rare_min_crop_ratio": 2.0,
         "eval_window": 1024,
+        "mic_block_size": 64,  # of encoders without tokens: MIC's at this crop
     }
