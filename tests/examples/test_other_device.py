@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from contextlib import contextmanager
 
 import pytest
@@ -17,20 +18,31 @@ import train_mic_mrm
 import train_vfm_mrm
 from elsewhere import DEVICE, Elsewhere
 from uda.training import run as run_module
+from uda.training.indicators import agreement
+from uda.training.report import draw_panel
 from uda.training.run import Run, batches_of, one_step
 from uda.training.watch import Watch
 
+VIT = {"encoder": "small_vit", "decoder": "light"}
 CASES = [
     (train_dacs_mrm, "source-only", {}),
     *[(train_dacs_mrm, "dacs", {"mrm_on": mrm_on}) for mrm_on in ("target", "source", "both")],
+    (train_dacs_mrm, "dacs", {"optimizer": "sgd"}),
     *[(train_mic_mrm, method, {}) for method in ("dacs", "daformer", "hrda", "mic")],
     (train_mic_mrm, "hrda", {"mrm_on": "mixed"}),
+    (train_mic_mrm, "hrda", {"mrm_on": "both", "precision": "bf16"}),
+    (train_mic_mrm, "mic", {"mrm_freeze_norm": True}),
     *[(train_mic_mrm, "mic", {"mrm_on": mrm_on}) for mrm_on in ("source", "both", "mixed", "masked")],
     *[(train_mic_mrm, method, {"precision": "bf16"}) for method in ("daformer", "mic")],
     (train_mic_mrm, "mic", {"precision": "fp16"}),
     (train_mic_mrm, "mic", {"micro_batch": 1, "checkpoint_activations": True}),
-    (train_vfm_mrm, "vfm", {"encoder": "small_vit", "decoder": "light"}),
+    *[(train_vfm_mrm, "vfm", {**VIT, "precision": precision}) for precision in ("fp32", "bf16", "fp16")],
 ]
+
+
+def read_backs(options) -> int:
+    """Of a step; whether fp16's gradients overflow is asked by PyTorch's own scaler, once per optimiser."""
+    return 2 if options.get("precision") == "fp16" else 0
 
 
 def run_of(settings, trainer, method, options, device) -> Run:
@@ -58,10 +70,8 @@ def test_a_step_waits_for_nothing(settings, trainer, method, options):
         for _ in range(2):  # the library reads the first labels it is given
             device.reset()
             losses = one_step(run, data[run.step].to(run.device), trainer.train_step, watch)
-            print(f"{method} {options}: {sum(device.reads.values())} read-backs, {device.copies}")
             run.step += 1
-        # whether fp16's gradients overflow is asked by PyTorch's own scaler, once per optimiser
-        assert sum(device.reads.values()) == (2 if options.get("precision") == "fp16" else 0), device.reads
+        assert sum(device.reads.values()) == read_backs(options), device.reads
         assert device.copies["waits"] == 0
         device.reset()
         watch.look(now=True)
@@ -71,14 +81,53 @@ def test_a_step_waits_for_nothing(settings, trainer, method, options):
     assert all(p.grad is not None for p in run.models.student.parameters())
 
 
-def test_an_evaluation_reads_once_per_network(settings):
+@pytest.mark.parametrize(
+    ("trainer", "method", "options"),
+    [(train_dacs_mrm, "dacs", {"optimizer": "sgd"}), (train_mic_mrm, "mic", {}), (train_vfm_mrm, "vfm", VIT)],
+)
+def test_a_resumed_step_waits_for_nothing(settings, trainer, method, options):
+    """AdamW's counts of steps stay on the CPU, where it looks at them."""
+    before = run_of(settings, trainer, method, options, torch.device("cpu"))
+    one_step(before, batches_of(before)[before.step], trainer.train_step)
+    before.step += 1
+    before.save()
+    before.lock.close()
     with Elsewhere() as device:
-        run = run_of(settings, train_mic_mrm, "hrda", {}, DEVICE)
+        run = run_of(settings, trainer, method, {**options, "resume": settings.out}, DEVICE)
+        run.step = before.step
+        data = batches_of(run)
+        for _ in range(2):
+            device.reset()
+            one_step(run, data[run.step].to(run.device), trainer.train_step)
+            run.step += 1
+        assert sum(device.reads.values()) == 0, device.reads
+        moments = [x for optimizer in run.optimizers for state in optimizer.state.values() for x in state.values()]
+        assert {x.device for x in moments if x.ndim > 0} == {DEVICE}
+
+
+@pytest.mark.parametrize("window", [0, 32])
+def test_an_evaluation_reads_once_per_network(settings, window):
+    with Elsewhere() as device:
+        run = run_of(settings, train_mic_mrm, "hrda", {"eval_window": window}, DEVICE)
         device.reset()
         confusions = run.evaluate()
         assert confusions.keys() == {"student", "teacher"}
         assert all(confusion.sum() > 0 for confusion in confusions.values())
         assert sum(device.reads.values()) == 2
+
+
+def test_what_a_run_shows_is_read_as_a_whole(settings):
+    with Elsewhere() as device:
+        run = run_of(settings, train_mic_mrm, "mic", {}, DEVICE)
+        run.step += 1
+        data = batches_of(run)
+        device.reset()
+        assert agreement(run, data).keys() == {"agreement_masked", "agreement_visible"}
+        assert sum(device.reads.values()) == 1, device.reads
+        device.reset()
+        draw_panel(run, run.folder / "panel.png")
+        assert (run.folder / "panel.png").stat().st_size > 0
+        assert sum(device.reads.values()) == 16, device.reads  # four rows of four predictions and masks
 
 
 def test_mixing_is_seen():
@@ -109,10 +158,13 @@ def test_mixing_is_seen():
 
 
 @contextmanager
-def errors_where_the_host_waits():
-    torch.cuda.set_sync_debug_mode("error")
+def counting_where_the_host_waits():
+    """PyTorch's warnings, each with the line that waits."""
+    torch.cuda.set_sync_debug_mode("warn")
     try:
-        yield
+        with warnings.catch_warnings(record=True) as waits:
+            warnings.simplefilter("always")
+            yield waits
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -122,12 +174,12 @@ def errors_where_the_host_waits():
 def test_a_step_on_cuda_waits_for_nothing(settings, trainer, method, options):
     run = run_of(settings, trainer, method, options, torch.device("cuda"))
     data = batches_of(run)
-    for index in range(3):
+    watch = Watch(data, run.folder)
+    for _ in range(3):
         batch = data[run.step].to(run.device)
-        if index < 2:
-            losses = one_step(run, batch, trainer.train_step)
-        else:
-            with errors_where_the_host_waits():
-                losses = one_step(run, batch, trainer.train_step)
+        with counting_where_the_host_waits() as waits:
+            losses = one_step(run, batch, trainer.train_step, watch)
         run.step += 1
+    lines = [f"{wait.filename}:{wait.lineno}" for wait in waits if "synchronizing CUDA" in str(wait.message)]
+    assert len(lines) == read_backs(options), lines
     assert all(loss.isfinite() for loss in losses.values())

@@ -19,8 +19,9 @@ import train_mic_mrm
 from uda.checkpoints import evaluation
 from uda.checkpoints.loading import load_networks
 from uda.data.domain import open_domain
+from uda.runtime.interrupts import Interrupts
 from uda.settings import load_settings
-from uda.training.loop import train
+from uda.training.loop import telling_how_to_go_on, train
 from uda.training.run import Run, batches_of, one_step
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -301,6 +302,39 @@ def test_an_interrupted_evaluation_is_made_on_resuming(settings, monkeypatch):
 
 def test_a_checkpoint_of_another_network(settings):
     Run(settings, train_dacs_mrm.Student).save()
+    before = (Path(settings.out) / "settings.json").read_text()
     other = dataclasses.replace(settings, resume=settings.out, mrm_width=32)
     with pytest.raises(ValueError, match=r"checkpoint.pt: does not fit the run's settings.json \(.*size mismatch"):
         Run(other, train_dacs_mrm.Student)
+    assert (Path(settings.out) / "settings.json").read_text() == before
+
+
+def test_rates_that_are_changed_on_resuming_are_used(settings):
+    """They used to be the checkpoint's again, without a word."""
+    run = Run(settings, train_dacs_mrm.Student)
+    run.step = settings.pretrain_iterations
+    one_step(run, batches_of(run)[run.step], train_dacs_mrm.train_step)
+    run.save()
+    run.lock.close()
+    changes = {"lr": 0.01, "head_lr_factor": 2.0, "weight_decay": 0.3, "mrm_lr": 0.02, "mrm_weight_decay": 0.4}
+    again = Run(dataclasses.replace(settings, resume=settings.out, **changes), train_dacs_mrm.Student)
+    groups = {group["name"]: group for optimizer in again.optimizers for group in optimizer.param_groups}
+    got = {name: (group["initial_lr"], group["weight_decay"]) for name, group in groups.items()}
+    assert got == {"encoder": (0.01, 0.3), "head": (0.02, 0.3), "rebuilder": (0.02, 0.4)}
+    one_step(again, batches_of(again)[again.step], train_dacs_mrm.train_step)
+    assert groups["head"]["lr"] == 2 * groups["encoder"]["lr"] > 0.01
+    assert load_settings(again.folder / "settings.json").lr == 0.01
+
+
+def test_no_checkpoint_is_promised_that_is_not_there(settings):
+    run, stop = Run(settings, train_dacs_mrm.Student), Interrupts()
+    with telling_how_to_go_on(run, stop):
+        assert stop.farewell().endswith(f"no checkpoint was saved before; {run.folder} can be deleted")
+        run.save()
+        assert stop.farewell().endswith(
+            f"the checkpoint of step 0 is safe in {run.folder}; go on with --resume {run.folder}"
+        )
+    run = Run(dataclasses.replace(settings, out=settings.out + "2"), train_dacs_mrm.Student)
+    unsaved = pytest.raises(SystemExit, match="interrupted at step 0 of 6; no checkpoint was saved before")
+    with unsaved, telling_how_to_go_on(run, stop):
+        raise KeyboardInterrupt

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ..runtime.files import write_whole
 from .domain import Domain
 from .labels import IGNORE
 
@@ -105,9 +106,7 @@ def cached(domain: Domain, cache: Path, workers: int) -> ImagePixels:
         print(f"{path}: damaged, class statistics are counted anew")
     pixels = count(domain, workers)
     cache.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps({**state, "pixels": pixels}))
-    os.replace(part, path)  # so that a file that exists is a whole one
+    write_whole(path, json.dumps({**state, "pixels": pixels}), shared=True)
     return pixels
 
 

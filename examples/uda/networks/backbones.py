@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         except Exception as error:
             if hub is None:
                 raise
-            raise RuntimeError(_how_to_fetch(name, _smp_url(name), error)) from error
+            raise ConnectionError(_how_to_fetch(name, _smp_url(name), error)) from error
         if drop_path is not None:
             _set_drop_path(self.body, drop_path)
         if weights is not None and hub is None:
@@ -119,9 +119,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f'encoder weights: expected "hub", "imagenet" or a file, found no file {path}')
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(path)
+        try:
+            return load_file(path)
+        except (SafetensorError, ValueError) as error:
+            raise ValueError(f"encoder weights: {path}: expected a whole file of weights; {error}") from error
     try:
         state = read_tensors(path)
         return cast("dict[str, Tensor]", state.get("state_dict", state))
@@ -173,7 +177,7 @@ def make_body(name: str, weights: str | None, **options: Any) -> tuple[Any, dict
     Raises:
         ValueError: no such model, or the file does not fit it.
         FileNotFoundError: no such file.
-        RuntimeError: the weights could not be fetched; the message says from where to do it by hand.
+        ConnectionError: the weights could not be fetched; the message says from where to do it by hand.
     """
     try:
         import timm
@@ -196,7 +200,7 @@ def make_body(name: str, weights: str | None, **options: Any) -> tuple[Any, dict
         return timm.create_model(name, pretrained=True, **options), None
     except Exception as error:
         url = f"https://huggingface.co/timm/{name}/resolve/main/model.safetensors"
-        raise RuntimeError(_how_to_fetch(name, url, error)) from error
+        raise ConnectionError(_how_to_fetch(name, url, error)) from error
 
 
 def _fits(key: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> bool:
@@ -214,7 +218,6 @@ def _smp_url(name: str) -> str:
 
 def _how_to_fetch(name: str, url: str, error: Exception) -> str:
     return (
-        f"the weights of {name} could not be fetched ({type(error).__name__}: {error}). Download\n"
-        f"    {url}\n"
-        "on a machine with a connection and give its path as the encoder weights: --encoder-weights PATH"
+        f"the weights of {name} could not be fetched ({type(error).__name__}: {' '.join(str(error).split())[:300]}); "
+        f"download {url} on a machine with a connection and give the file: --encoder-weights FILE"
     )

@@ -17,6 +17,15 @@ from .processes import stop_processes
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_MEMORY = ("can't allocate memory", "can't start new thread")
+# what gloo says of a process that is gone, and NCCL
+GONE = (
+    "Connection closed by peer",
+    "Connection reset",
+    "ncclRemoteError",
+    "remote process exited",
+    "NCCL communicator was aborted",
+    "Watchdog caught collective operation timeout",
+)
 LEAVE, LEAVE_DONE = 8.0, 60.0  # seconds that the interpreter has to end, after an error and after success
 TRACEBACK = "--traceback"  # scripts take it as an option
 
@@ -63,7 +72,7 @@ def explained(error: BaseException) -> str:
         return f"{error.filename or 'a file'}: the disk is full ({error.strerror})"
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or any(words in message for words in NO_MEMORY):
         return f"out of memory; a smaller --batch-size or --crop needs less ({message})"
-    if isinstance(error, RuntimeError) and ("Connection closed by peer" in message or "Connection reset" in message):
+    if isinstance(error, RuntimeError) and any(words in message for words in GONE):
         return "another process of this run has ended; its own message says why"
     if isinstance(error, RuntimeError) and message.startswith("DataLoader worker"):
         return f"a process that loads data was killed, often for want of memory: fewer --workers need less ({message})"

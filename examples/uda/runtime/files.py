@@ -24,12 +24,15 @@ def naming_file(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, shared: bool = False) -> Iterator[IO[bytes]]:
     """A file to write to, which takes the place of `path` once it is on the disk as a whole.
 
     Whatever goes wrong, `path` is what it was before, and nothing else is left.
+
+    Args:
+        shared: whether other runs may write it at the same moment.
     """
-    part = path.with_name(f"{path.name}.tmp")
+    part = path.with_name(f"{path.name}.{os.getpid()}.tmp" if shared else f"{path.name}.tmp")
     try:
         with naming_file(path):
             with part.open("wb") as file:
@@ -52,9 +55,9 @@ def sync_folder(folder: Path) -> None:
             os.close(number)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replaces a text file in one move."""
-    with whole_file(path) as file:
+def write_whole(path: Path, text: str, shared: bool = False) -> None:
+    """Replaces a text file in one move; see `whole_file`."""
+    with whole_file(path, shared) as file:
         file.write(text.encode())
 
 

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 STOP = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 10.0  # seconds that a request may wait for the end of a step
 HASTE = 3.0  # seconds to leave in after a second request
+GRACE = 25.0  # seconds; torchrun kills its processes 30 s after it has asked them to stop
 
 
 class Interrupts:
@@ -27,12 +28,12 @@ class Interrupts:
 
     asked: whether there was a request.
     patience: seconds until the process is ended; raise it where steps take longer.
-    farewell: what is said then.
+    farewell: tells what is said then.
     """
 
     def __init__(self) -> None:
         self.asked, self.deferred, self.patience = False, False, PATIENCE
-        self.farewell = "no answer to the request to stop in time: ended"
+        self.farewell: Callable[[], str] = lambda: "no answer to the request to stop in time: ended"
 
     def __enter__(self) -> Interrupts:
         # the system writes a signal's number there even while Python is held up in a call
@@ -70,6 +71,18 @@ class Interrupts:
         finally:
             self.deferred = before
 
+    def step_took(self, seconds: float, several: bool) -> None:
+        """Raises the patience to what the end of such steps needs.
+
+        Args:
+            several: whether several processes agree on a request: it is noted at the end of the step, or of the next
+                one, and read a step later.
+        """
+        needed = (3 if several else 2) * seconds
+        if several and "TORCHELASTIC_RUN_ID" in os.environ:
+            needed = min(needed, GRACE)
+        self.patience = max(self.patience, needed)
+
     def answered(self) -> None:
         """The request is being answered: what is done for it may take its time, unless there is a second one."""
         os.write(self._write, b"\0")
@@ -86,7 +99,7 @@ class Interrupts:
         while True:
             wait = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
             if not select.select([self._read], [], [], wait)[0]:
-                os.write(2, f"\n{self.farewell}\n".encode())
+                os.write(2, f"\n{self.farewell()}\n".encode())
                 os._exit(1)
             data = os.read(self._read, 64)
             if not data:

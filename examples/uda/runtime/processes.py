@@ -20,7 +20,7 @@ def start_processes(device_name: str) -> torch.device:
     """Joins the processes that torchrun started, if it did; returns this one's device.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: there is no such device here, or not one for each process.
     """
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device_name == "auto":
@@ -32,6 +32,9 @@ def start_processes(device_name: str) -> torch.device:
     device = torch.device(device_name, local_rank) if device_name == "cuda" else torch.device(device_name)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         if device.type == "cuda":
+            here, there_are = int(os.environ.get("LOCAL_WORLD_SIZE", local_rank + 1)), torch.cuda.device_count()
+            if here > there_are:
+                raise ValueError(f"--nproc-per-node: expected at most {there_are}, one process per GPU, got {here}")
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return device

@@ -27,7 +27,7 @@ def parse(description: str | None, methods: tuple[str, ...] = METHODS, mrm_on: t
     parser = make_parser(description, defaults, {"method": methods, "mrm_on": mrm_on})
     given = vars(parser.parse_args())
     change = given.pop("change", [])
-    given.pop("traceback", None)
+    traceback = given.pop("traceback", False)
     try:
         settings = Settings(**as_tuples(defaults | given))
         if settings.resume:
@@ -37,6 +37,8 @@ def parse(description: str | None, methods: tuple[str, ...] = METHODS, mrm_on: t
         elif change:
             raise ValueError("--change: expected with --resume alone, to go on with other settings")
     except (ValueError, OSError) as error:
+        if traceback:
+            raise  # `command` shows it
         parser.error(str(error))
     if wrong := outside(settings, methods, mrm_on) or contradiction(settings):
         parser.error(wrong)

@@ -18,6 +18,8 @@ FREE = (
     "eval_every",
     "dry_run",
 )  # change nothing of what a run computes
+# decide which weights and moments there are: the checkpoint holds others
+FIXED = ("encoder", "decoder", "hrda", "optimizer", "norm_decay", "mrm_width", "mrm_depth")
 
 
 def resumed(folder: str, given: Mapping[str, Any], change: Sequence[str] = ()) -> tuple[Settings, list[str]]:
@@ -44,6 +46,11 @@ def resumed(folder: str, given: Mapping[str, Any], change: Sequence[str] = ()) -
     for name in change:
         if name not in known:
             raise ValueError(f"--change: expected names of settings, got {name!r}")
+        if name in FIXED and name in given and given[name] != getattr(saved, name):
+            own, wanted = shown(getattr(saved, name)), shown(given[name])
+            raise ValueError(
+                f"{option(name)}: expected {own} as the checkpoint has it, got {wanted}, which needs a new run"
+            )
         if name not in given:
             raise ValueError(f"--change {name}: expected {option(name)} with its new value too, got none")
     new = {name: value for name, value in given.items() if name in known and value != getattr(saved, name)}

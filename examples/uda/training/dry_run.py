@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.files import read_checkpoint
 from ..data.class_statistics import beside
 from ..data.domain import Domain
 from ..data.images import image_size
@@ -25,13 +26,18 @@ from ..data.labels import IGNORE
 from ..runtime.meter import GIB, memory_of, peak_memory
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
-from .run import Run, StepFunction, batches_of, one_step
+from .run import AfterStep, Run, StepFunction, batches_of, one_step
 
 SAMPLE = 10  # label files that are read
 PATIENCE = 20  # seconds; where a step takes longer, as on a CPU, one must do
 
 
-def dry_run(settings: Settings, make_student: Callable[..., nn.Module], step_function: StepFunction) -> Run:
+def dry_run(
+    settings: Settings,
+    make_student: Callable[..., nn.Module],
+    step_function: StepFunction,
+    after_step: AfterStep | None = None,
+) -> Run:
     """Prints what was found, line by line as it goes.
 
     Raises:
@@ -40,6 +46,7 @@ def dry_run(settings: Settings, make_student: Callable[..., nn.Module], step_fun
     with tempfile.TemporaryDirectory() as folder:
         tried = replace(settings, out=str(Path(folder) / "run"), resume="", dry_run=False, rare_classes=False)
         run = Run(tried, make_student)
+        run.after_step = after_step
         try:
             look_at(run, settings, step_function)
         finally:
@@ -65,6 +72,10 @@ def look_at(run: Run, settings: Settings, step_function: StepFunction) -> None:
         say("validation", f"{images_of(run.validation)}; {labels_of(run.validation, 2)}")
     for name, text in networks_of(run):
         say(name, text)
+    if settings.resume:
+        state, path = read_checkpoint(Path(settings.resume))
+        run.restore(state, path)
+        say("checkpoint", f"{path}, of step {run.step}")
     loading, steps, losses = try_steps(run, step_function)
     say("losses", ", ".join(f"{name} {value:.3f}" for name, value in losses[0].items()) + " (of a first step)")
     say("memory", memory_in_words(run.device))

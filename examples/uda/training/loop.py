@@ -32,7 +32,7 @@ def train(
 ) -> Run:
     """Runs a method to its end, or to an interruption that it can be resumed from; with --dry-run only tries it."""
     if settings.dry_run:
-        return dry_run(settings, make_student, step_function)
+        return dry_run(settings, make_student, step_function, after_step)
     with Interrupts() as stop:
         run = Run(settings, make_student)
         run.after_step = after_step
@@ -56,14 +56,14 @@ def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
     bar = tqdm(total=run.total, initial=run.step, desc=run.folder.name, disable=rank > 0, dynamic_ncols=True)
     with bar, closing(loader), stop.later():
         evaluate_if_due(run, data, stop, bar)  # a run can have been stopped in the middle of it
+        began = time.perf_counter()
         for batch in loader:
-            began = time.perf_counter()
             share.watch((run.step + 1) % settings.log_every == 0)
-            one_step(run, batch.to(run.device), step_function, watch, stop.asked)
+            one_step(run, batch.to(run.device), step_function, watch, lambda: stop.asked)
             run.step += 1
             bar.update()
             meter.tick()
-            stop.patience = max(stop.patience, 2 * (time.perf_counter() - began))
+            stop.step_took(time.perf_counter() - began, several=world > 1)
             to_log = run.step % settings.log_every == 0
             to_save = run.step % settings.save_every == 0 or run.step == run.total or evaluation_due(run)
             alone = stop.asked and world == 1  # several processes agree on a request, a step later
@@ -82,6 +82,7 @@ def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
                 raise KeyboardInterrupt
             if evaluate_if_due(run, data, stop, bar) or to_save:
                 meter.restart()
+            began = time.perf_counter()
     if run.step > first_step:
         seconds = (time.perf_counter() - started) / (run.step - first_step)
         run.log(seconds_per_step=seconds, **agreement(run, data))
@@ -112,19 +113,22 @@ def evaluate_if_due(run: Run, data: Batches, stop: Interrupts, bar: Any) -> bool
 @contextmanager
 def telling_how_to_go_on(run: Run, stop: Interrupts) -> Iterator[None]:
     """Whatever ends a run early says what is saved and how to go on."""
-    resume = f"--resume {run.folder}"
-    stop.farewell = f"asked to stop, but the step did not end in time; go on from the last checkpoint with {resume}"
+    stop.farewell = lambda: f"asked to stop, but the step did not end in time; {what_is_safe(run)}"
     try:
         yield
     except KeyboardInterrupt:
-        lost = "" if run.saved == run.step else f", saved at step {run.saved or 0}"
-        raise SystemExit(f"interrupted at step {run.step} of {run.total}{lost}; go on with {resume}") from None
+        safe = f"go on with --resume {run.folder}" if run.saved == run.step else what_is_safe(run)
+        raise SystemExit(f"interrupted at step {run.step} of {run.total}; {safe}") from None
     except Exception as error:
-        if run.saved is None:
-            note(error, f"no checkpoint was saved before; {run.folder} can be deleted")
-        else:
-            note(error, f"the checkpoint of step {run.saved} is safe in {run.folder}; go on with {resume}")
+        note(error, what_is_safe(run))
         raise
     finally:
         if run.lock is not None:
             run.lock.close()
+
+
+def what_is_safe(run: Run) -> str:
+    """The last checkpoint and how to go on, if there is one."""
+    if run.saved is None:
+        return f"no checkpoint was saved before; {run.folder} can be deleted"
+    return f"the checkpoint of step {run.saved} is safe in {run.folder}; go on with --resume {run.folder}"

@@ -57,6 +57,17 @@ def parameter_groups(
     ]
 
 
+def go_on_with(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Takes moments from a checkpoint; rates, decays and the like stay those of the settings.
+
+    These are the checkpoint's too unless somebody has changed them on resuming, which `load_state_dict` would undo.
+    """
+    own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    for group, values in zip(optimizer.param_groups, own, strict=True):
+        group.update(values)
+
+
 def optimizers_of(settings: Settings, student: Any) -> list[torch.optim.Optimizer]:
     """The network's optimiser and, where MRM is on, the Rebuilder's.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,9 +34,9 @@ from ..settings import Settings
 from .domains import open_data
 from .folder import keep_metrics, lock, make_folder, other_processes
 from .models import Models
-from .optimizers import optimizers_of, poly, warmup_apart, warmup_factor
+from .optimizers import go_on_with, optimizers_of, poly, warmup_apart, warmup_factor
 from .tensorboard import Board
-from .watch import Watch, check_finite, withhold
+from .watch import GRADIENT, Watch, check_finite, largest_gradient, withhold
 
 # (step of the method, negative while pretraining; batch; models; settings; random choices) -> losses, after backward
 StepFunction = Callable[[int, Batch, Models, Settings, Draws], dict[str, Tensor]]
@@ -99,18 +100,8 @@ class Run:
 
     def load(self) -> None:
         """Goes on from the last whole checkpoint."""
-        state, path = read_checkpoint(self.folder, self.device)
-        try:
-            self.models.student.load_state_dict(state["student"])
-            self.models.teacher.load_state_dict(state["teacher"])
-            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
-            if state.get("scaler"):  # fp16's
-                self.models.passes.scaler.load_state_dict(state["scaler"])
-            self.step = self.saved = int(state["step"])
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"{path}: does not fit the run's settings.json ({reason})") from error
+        state, path = read_checkpoint(self.folder)
+        self.restore(state, path)
         if rank_and_world()[0] == 0:
             if path.name == PREVIOUS:
                 set_damaged_aside(self.folder)
@@ -118,6 +109,24 @@ class Run:
                 print(text)
             self.evaluated = keep_metrics(self.metrics, self.step, self.total)
         self.evaluated = from_first(lambda: self.evaluated)
+
+    def restore(self, state: dict[str, Any], path: Path) -> None:
+        """Takes what a checkpoint holds, on the CPU: AdamW's counts of steps would be read back each step elsewhere.
+
+        Raises:
+            ValueError: it is that of other networks or optimisers; the line names `path`.
+        """
+        try:
+            self.models.student.load_state_dict(state["student"])
+            self.models.teacher.load_state_dict(state["teacher"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                go_on_with(optimizer, saved)
+            if state.get("scaler"):  # fp16's
+                self.models.passes.scaler.load_state_dict(state["scaler"])
+            self.step = self.saved = int(state["step"])
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"{path}: does not fit the run's settings.json ({reason})") from error
 
     def average_buffers(self) -> None:
         for network in (self.models.student, self.models.teacher):
@@ -195,12 +204,16 @@ def batches_of(run: Run) -> Batches:
 
 
 def one_step(
-    run: Run, batch: Batch, step_function: StepFunction, watch: Watch | None = None, asked: bool = False
+    run: Run,
+    batch: Batch,
+    step_function: StepFunction,
+    watch: Watch | None = None,
+    asked: Callable[[], bool] = lambda: False,
 ) -> dict[str, Tensor]:
     """Learning rates, the method's losses with their backward passes, the update.
 
     Args:
-        watch: is told the losses, and `asked`: whether this process was asked to stop.
+        watch: is told the losses, and what `asked` says by then: whether this process was asked to stop.
     """
     settings, models = run.settings, run.models
     torch.manual_seed(seed_of(settings.seed, "step", run.step, rank_and_world()[0]))  # dropout
@@ -212,7 +225,9 @@ def one_step(
     losses = step_function(step, batch, models, settings, Draws(settings, run.step))
     average_gradients(models.student)
     if watch is not None:
-        withhold(models.student, watch.note(run.step, losses, asked))
+        # fp16's overflow now and then, which its scaler sees to
+        told = losses if settings.precision == "fp16" else losses | {GRADIENT: largest_gradient(models.student)}
+        withhold(models.student, watch.note(run.step, told, asked()))
     models.passes.step(run.optimizers)
     if run.after_step is not None:
         run.after_step(step, models, settings)

@@ -14,6 +14,8 @@ from ..data.batches import Batches
 from ..runtime.files import save_tensors, whole_file
 from ..runtime.processes import rank_and_world, sum_over_ranks
 
+GRADIENT = "gradient"  # its largest entry is watched as a loss is, and not logged
+
 
 class NotFinite(ValueError):
     """Training has diverged."""
@@ -51,7 +53,7 @@ class Watch:
         """Takes down what a step tells; returns on the device whether its update must be withheld.
 
         Args:
-            losses: by name, scalars.
+            losses: by name, scalars; the largest gradient may be among them.
             asked: whether this process was asked to stop.
         """
         values = torch.stack([loss.detach().float() for loss in losses.values()])
@@ -85,19 +87,29 @@ class Watch:
             stopped |= asked
             if broken:
                 raise NotFinite(self._explain(told.step, losses))
+            losses.pop(GRADIENT, None)
         return losses, stopped
 
     def _explain(self, step: int, losses: dict[str, float]) -> str:
+        gradient = losses.pop(GRADIENT, 0.0)
         wrong = [f"{name!r} ({value})" for name, value in losses.items() if not math.isfinite(value)]
-        if not wrong:
+        if not wrong and math.isfinite(gradient):
             return f"step {step + 1}: a loss of another process is not finite"
         files = self.data.files(step)
         rank, world = rank_and_world()
         path = self.folder / f"not-finite-step{step + 1}{f'-process{rank}' * (world > 1)}.pt"
         with whole_file(path) as file:
             save_tensors({"step": step + 1, "losses": losses, "files": files, **vars(self.data[step])}, file)
-        term = "loss" if len(wrong) == 1 else "losses"
-        return f"step {step + 1}: {term} {', '.join(wrong)} not finite; batch of {', '.join(files)}, saved as {path}"
+        what = f"{'loss' if len(wrong) == 1 else 'losses'} {', '.join(wrong)} not finite"
+        if not wrong:  # of all processes: gradients are averaged by then
+            what = f"losses are finite{' here' * (world > 1)}, their gradient is not ({gradient})"
+        return f"step {step + 1}: {what}; batch of {', '.join(files)}, saved as {path}"
+
+
+def largest_gradient(module: nn.Module) -> Tensor:
+    """The largest entry of all gradients; not finite where one of them is not, though losses be."""
+    grads = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return torch.stack(torch._foreach_norm(grads, float("inf"))).max()
 
 
 def withhold(module: nn.Module, broken: Tensor) -> None:

@@ -60,6 +60,16 @@ def test_a_changed_data_set_is_noticed(root, tmp_path, counted, capsys):
     assert len(counted) == 3
 
 
+def test_a_full_disk_is_named_and_leaves_nothing(root, tmp_path, counted, monkeypatch):
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*class-statistics-.*\.json"):
+        class_statistics(open_domain(f"gta5:{root}"), tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"pixels": 3}'])
 def test_a_damaged_cache_is_counted_anew(root, tmp_path, counted, content, capsys):
     domain = open_domain(f"gta5:{root}")

@@ -213,6 +213,19 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
         Encoder("resnet18", weights="nowhere.pth")
 
 
+@pytest.mark.parametrize("size", [0, 5, 5000])
+def test_a_torn_file_of_weights_is_named(tmp_path: Path, size: int) -> None:
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    path = tmp_path / "resnet18.safetensors"
+    save_file({key: value.clone() for key, value in Encoder("resnet18").body.state_dict().items()}, path)
+    Encoder("resnet18", weights=str(path))
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(
+        ValueError, match=r"^encoder weights: .*resnet18\.safetensors: expected a whole file of weights"
+    ):
+        Encoder("resnet18", weights=str(path))
+
+
 def test_an_unreachable_hub_names_the_file_and_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
     import segmentation_models_pytorch.encoders as library
 
@@ -220,7 +233,7 @@ def test_an_unreachable_hub_names_the_file_and_the_option(monkeypatch: pytest.Mo
         raise OSError("no route to host")
 
     monkeypatch.setattr(library, "hf_hub_download", offline)
-    with pytest.raises(RuntimeError, match=r"(?s)mit_b0.*no route.*model\.safetensors.*--encoder-weights PATH"):
+    with pytest.raises(ConnectionError, match=r"mit_b0.*no route.*model\.safetensors.*--encoder-weights FILE"):
         Encoder("mit_b0", weights="imagenet")
 
 

@@ -37,6 +37,13 @@ def test_success(capsys, monkeypatch, result):
         (PermissionError(errno.EACCES, "Permission denied", "run"), "error: run: permission denied"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory"), "error: out of memory; a smaller --batch-size"),
         (RuntimeError("gloo: Connection closed by peer"), "error: another process of this run has ended"),
+        (
+            RuntimeError(
+                "NCCL error in: x.cpp:1, remote process exited or there was a network error\nncclRemoteError: A"
+            ),
+            "error: another process of this run has ended",
+        ),
+        (RuntimeError("NCCL communicator was aborted on rank 1."), "error: another process of this run has ended"),
         (RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed."), "error: a process that loads data"),
         (ModuleNotFoundError("encoder mit_b5: needs smp"), "error: encoder mit_b5: needs smp"),
         (KeyboardInterrupt(), "interrupted"),

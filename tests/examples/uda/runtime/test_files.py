@@ -38,6 +38,17 @@ def test_a_failed_write_leaves_what_was(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["settings.json"]
 
 
+def test_two_runs_may_write_a_shared_file_at_once(tmp_path, monkeypatch):
+    path = tmp_path / "statistics.json"
+    with whole_file(path, shared=True) as first:
+        first.write(b"first")
+        with monkeypatch.context() as other:
+            other.setattr(os, "getpid", lambda: 1)
+            write_whole(path, "second", shared=True)
+    assert path.read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["statistics.json"]
+
+
 def test_a_full_disk_is_named_when_tensors_are_saved(tmp_path):
     with pytest.raises(OSError, match=r"No space left on device: .*x.pt"), whole_file(tmp_path / "x.pt") as file:
         save_tensors({"a": torch.zeros(9)}, Full(file))

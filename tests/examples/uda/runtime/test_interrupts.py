@@ -55,7 +55,7 @@ from uda.runtime.interrupts import Interrupts
 lock = threading.Lock()
 lock.acquire()
 with Interrupts() as stop, stop.later():
-    stop.patience, stop.farewell = 0.3, "go on with --resume"
+    stop.patience, stop.farewell = 0.3, lambda: "go on with --resume"
     print("ready", flush=True)
     {hang}
 """
@@ -68,3 +68,24 @@ with Interrupts() as stop, stop.later():
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "go on with --resume" in err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "several", "torchrun", "patience"),
+    [
+        (1.0, False, False, 10.0),
+        (6.0, False, False, 12.0),
+        (6.0, True, False, 18.0),  # a request is noted in this step or the next, and read a step later
+        (6.0, True, True, 18.0),
+        (20.0, True, False, 60.0),
+        (20.0, True, True, 25.0),  # torchrun kills at 30
+    ],
+)
+def test_patience_is_that_of_the_steps(monkeypatch, seconds, several, torchrun, patience):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    stop = Interrupts()
+    for took in (seconds, 0.1):
+        stop.step_took(took, several)
+    assert stop.patience == patience

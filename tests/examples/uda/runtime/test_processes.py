@@ -15,3 +15,12 @@ def test_devices():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="got 'cuda'"):
             start_processes("cuda")
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="--nproc-per-node: expected at most 1, one process per GPU, got 2"):
+        start_processes("cuda")

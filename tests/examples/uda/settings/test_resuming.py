@@ -50,6 +50,11 @@ def test_others_need_to_be_named(monkeypatch, run, capsys):
     [
         (["--change", "speed"], "--change: expected names of settings, got 'speed'"),
         (["--change", "lr"], "--change lr: expected --lr with its new value too"),
+        (
+            ["--optimizer", "sgd", "--change", "optimizer"],
+            "--optimizer: expected 'adamw' as the checkpoint has it, got 'sgd', which needs a new run",
+        ),
+        (["--mrm-width", "32", "--change", "mrm-width"], "--mrm-width: expected 64 as the checkpoint has it, got 32"),
         (["--out", "elsewhere"], "--out: expected none with --resume"),
         (["--lr", "2", "--change", "alpha", "--alpha", "0.5"], "--lr 0.0005 there and 2.0 here"),
     ],
@@ -59,6 +64,11 @@ def test_refused(monkeypatch, run, capsys, words, message):
         parsed(monkeypatch, run, *words)
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
+
+
+def test_traceback_concerns_settings_too(monkeypatch, run):
+    with pytest.raises(ValueError, match=r"--lr 0\.0005 there and 2\.0 here"):
+        parsed(monkeypatch, run, "--lr", "2", "--traceback")
 
 
 @pytest.mark.parametrize("content", ["", "{half", "[]", '{"speed": 1}', '{"lr": -1}', "\x00\x01"])

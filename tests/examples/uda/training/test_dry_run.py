@@ -31,3 +31,27 @@ def test_a_dry_run_ends_at_what_is_wrong(settings, capsys):
     with pytest.raises(ValueError, match="dry run: expected finite losses, got mixed nan"):
         train(dataclasses.replace(settings, dry_run=True), train_mic_mrm.Student, diverging)
     assert "ready" not in capsys.readouterr().out
+
+
+def test_a_dry_run_of_a_run_to_resume_reads_its_checkpoint(settings, capsys):
+    """And leaves the run as it is."""
+    train(settings, train_mic_mrm.Student, train_mic_mrm.train_step)
+    folder = Path(settings.out)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    capsys.readouterr()
+    again = dataclasses.replace(settings, resume=settings.out, dry_run=True)
+    train(again, train_mic_mrm.Student, train_mic_mrm.train_step)
+    assert f"checkpoint  {folder / 'checkpoint.pt'}," in capsys.readouterr().out.replace("\n            ", " ")
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in ("checkpoint.pt", "checkpoint-previous.pt"):
+        (folder / name).write_bytes(before["checkpoint.pt"][:1000])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: could not be read as a whole file of tensors"):
+        train(again, train_mic_mrm.Student, train_mic_mrm.train_step)
+
+
+def test_a_dry_run_has_what_follows_a_step(settings):
+    """The teacher's average, of which VFM-UDA's is one."""
+    seen = []
+    cfg = dataclasses.replace(settings, dry_run=True)
+    train(cfg, train_mic_mrm.Student, train_mic_mrm.train_step, lambda *args: seen.append(args[0]))
+    assert seen and set(seen) == {1}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 from uda.settings import Settings, preset_values
-from uda.training.optimizers import optimizers_of, parameter_groups
+from uda.training.optimizers import go_on_with, optimizers_of, parameter_groups
 
 
 class Toy(nn.Module):
@@ -68,3 +68,35 @@ def test_a_network_without_head() -> None:
     with pytest.raises(ValueError, match=r"network.*`encoder`"):
         parameter_groups(network, 1.0, 0.0)
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_changed_rates_hold_after_resuming(kind: str) -> None:
+    """Moments are the checkpoint's, rates and decays those of the settings."""
+    network, mrm = Toy(), nn.Linear(2, 2)
+
+    def made(**changes: float) -> list[torch.optim.Optimizer]:
+        settings = Settings(**preset_values("paper", "mic") | {"optimizer": kind} | changes)
+        return optimizers_of(settings, SimpleNamespace(network=network, mrm=mrm))
+
+    def hyper(optimizers: list[torch.optim.Optimizer]) -> list[dict[str, object]]:
+        return [{k: v for k, v in g.items() if k != "params"} for o in optimizers for g in o.param_groups]
+
+    first = made()
+    for parameter in [*network.parameters(), *mrm.parameters()]:
+        parameter.grad = torch.ones_like(parameter)
+    for optimizer in first:
+        optimizer.step()
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] / 2  # as a schedule has it
+    saved = [optimizer.state_dict() for optimizer in first]
+    changes = {"lr": 1e-3, "head_lr_factor": 3.0, "weight_decay": 0.5, "mrm_lr": 7e-4, "mrm_weight_decay": 0.25}
+    for options in ({}, changes):
+        again, fresh = made(**options), made(**options)
+        for optimizer, state in zip(again, saved):
+            go_on_with(optimizer, state)
+        assert hyper(again) == hyper(fresh)
+        for old, new in zip(first, again):
+            assert old.state.keys() == new.state.keys()
+            for p in old.state:
+                assert all(torch.equal(old.state[p][name], new.state[p][name]) for name in old.state[p])

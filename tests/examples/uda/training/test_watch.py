@@ -53,6 +53,21 @@ def test_the_run_stops_before_teacher_and_checkpoint(settings):
     assert all(Path(file).is_file() for file in saved["files"])
 
 
+def test_gradients_are_watched_too(settings):
+    """A loss can be finite where its gradient is not, as that of a root at zero is."""
+    cfg = dataclasses.replace(settings, pretrain_iterations=0, log_every=100)
+
+    def step(*args):
+        losses = train_dacs_mrm.train_step(*args)
+        if args[0] == 1:
+            next(args[2].student.parameters()).grad[0] = torch.nan
+        return losses
+
+    with pytest.raises(NotFinite, match=r"^step 2: losses are finite, their gradient is not \(nan\); batch of .*saved"):
+        train(cfg, train_dacs_mrm.Student, step)
+    assert not (Path(cfg.out) / "checkpoint.pt").exists()
+
+
 def test_a_checkpoint_waits_for_its_own_step(settings):
     cfg = dataclasses.replace(settings, pretrain_iterations=0, iterations=8, save_every=2, log_every=100)
     step, calls = poisoned(4)
