@@ -28,6 +28,11 @@ def settings_faults() -> None:
     wrong = {
         "`--mic-mask-ratio 2`": ["--mic-mask-ratio", "2"],
         "`--crop 0 0`": ["--crop", "0", "0"],
+        "`--mrm-grid 0 4`": ["--mrm-grid", "0", "4"],
+        "`--threshold 2`": ["--threshold", "2"],
+        "`--alpha 1.5`": ["--alpha", "1.5"],
+        "`--workers -1`": ["--workers", "-1"],
+        "`--seed -1`": ["--seed", "-1"],
         "`--eval-window -3`": ["--eval-window", "-3"],
         "`--lr -1`": ["--lr", "-1"],
         "`--device gpu`": ["--device", "gpu"],
@@ -41,6 +46,13 @@ def settings_faults() -> None:
 
 
 settings_faults()
+
+
+@fault("settings", "a hub that cannot be reached")
+def _(place: Place) -> Outcome:
+    place.environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(place.root / "hub")}
+    words = ["--encoder", "resnet18", "--decoder", "deeplabv2", "--encoder-weights", "imagenet"]
+    return place.train(*words).outcome()
 
 
 # resuming
@@ -152,6 +164,18 @@ def _(place: Place) -> Outcome:
 def _(place: Place) -> Outcome:
     words = ["--encoder", "resnet18", "--decoder", "deeplabv2", "--encoder-weights", str(bait(place))]
     return checked(place, place.train(*words).outcome())
+
+
+@fault("files that run code", "as a ViT's `--encoder-weights`")
+def _(place: Place) -> Outcome:
+    words = ["--encoder", "vit_tiny_patch16_224", "--decoder", "light", "--encoder-weights", str(bait(place))]
+    return checked(place, place.train(*words, script="train_vfm_mrm.py").outcome())
+
+
+@fault("files that run code", "as `--init` of VFM-UDA's trainer")
+def _(place: Place) -> Outcome:
+    words = ["--encoder", "small_vit", "--decoder", "light", "--init", str(bait(place, "bait.ckpt"))]
+    return checked(place, place.train(*words, script="train_vfm_mrm.py").outcome())
 
 
 @fault("files that run code", "given to evaluate.py")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from place import Place, earlier
-from runs import Outcome, fault
+from runs import ENDED, Outcome, fault
 
 # data
 
@@ -75,6 +76,18 @@ def _(place: Place) -> Outcome:
     run = place.train(workers=2, iterations=500).until(steps=3)
     os.kill(run.children()[0], signal.SIGKILL)
     return run.outcome()
+
+
+@fault("processes", "the run is killed between its last checkpoint and its end, and resumed")
+def _(place: Place) -> Outcome:
+    run = place.train(iterations=2)
+    run.until(lambda: (run.folder / "result.json").exists())  # the final evaluation's line is there
+    run.signal(signal.SIGKILL, group=True)
+    run.wait()
+    outcome = place.resume(folder=run.folder).outcome()
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    times = sum("miou_student" in row and row["step"] == 3 for row in rows)
+    return outcome.keeping(f"{ENDED}; the final evaluation's line {'once' if times == 1 else f'LEFT {times} times'}")
 
 
 def one_of_two(place: Place, torchrun: bool, number: int) -> Outcome:

@@ -53,15 +53,19 @@ class Place:
         return [*RECIPE, *(word for pair in options.items() for word in pair), *words]
 
     def train(
-        self, *words: str, disk: int = 0, user_rights: bool = False, out: Path | None = None, **more: Any
+        self,
+        *words: str,
+        disk: int = 0,
+        user_rights: bool = False,
+        out: Path | None = None,
+        script: str = "train_mic_mrm.py",
+        **more: Any,
     ) -> Started:
         more.pop("own_data", None)  # every place has its own
         if disk:
             self.mount(disk)
         folder = out or (self.disk if disk else self.root) / "run"
-        return self.script(
-            "train_mic_mrm.py", *self.words(*words, folder=folder, **more), folder=folder, user_rights=user_rights
-        )
+        return self.script(script, *self.words(*words, folder=folder, **more), folder=folder, user_rights=user_rights)
 
     def resume(
         self, *words: str, script: str = "train_mic_mrm.py", folder: Path | None = None, user_rights: bool = False

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+ENDED = "it went on to its end"  # of a run whose status is 0, as it should be
 LIMIT = 90.0  # seconds after which a process counts as hung
 
 

@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT / "examples"), str(ROOT), str(ROOT / "benchmarks"), str
 import before  # noqa: F401 (its faults come first in the table)
 import during  # noqa: F401
 from place import Place
-from runs import FAULTS, Fault, Outcome
+from runs import ENDED, FAULTS, Fault, Outcome
 from shared.provenance import made_by, provenance
 
 SLOW = 15.0  # seconds that a process may take to be gone
@@ -34,29 +34,30 @@ SLOW = 15.0  # seconds that a process may take to be gone
 def problems(row: dict[str, Any], start: float) -> list[str]:
     """Why a fault is not met as it should be; `start`: seconds that a command takes to begin at all."""
     # status 0: it went on to its end
-    found = ["slow"] * (row["status"] != 0 and row["seconds"] - start * row["from_start"] > SLOW) + [
-        "processes left"
-    ] * (row["left"] > 0)
+    found = ["slow"] * (row["status"] != 0 and gone_after(row, start) > SLOW) + ["processes left"] * (row["left"] > 0)
     found += ["traceback"] * row["line"].startswith("TRACEBACK") + ["nothing said"] * (not row["line"])
-    found += ["status 0"] * (row["status"] == 0 and "using" not in row["line"])
+    found += ["status 0"] * (row["status"] == 0 and "using" not in row["line"] and ENDED not in row["kept"])
     return found + [word for word in ("LEFT", "THE CODE RAN") if word in row["kept"]]
+
+
+def gone_after(row: dict[str, Any], start: float) -> float:
+    """Seconds that the fault took, without those that a command takes to begin at all."""
+    return max(0.0, float(row["seconds"]) - start * row["from_start"])
 
 
 def table(results: dict[str, Any]) -> str:
     lines = ["| what happens | what is said | status | gone after | what is kept |", "|---|---|---|---|---|"]
     for row in results["faults"]:
-        what, kept = f"{row['group']}: {row['what']}", row["kept"]
-        lines.append(
-            f"| {what} | {row['line'].replace('|', '/')} | {row['status']} | {row['seconds']:.1f} s | {kept} |"
-        )
+        what, kept, gone = f"{row['group']}: {row['what']}", row["kept"], gone_after(row, results["start"])
+        lines.append(f"| {what} | {row['line'].replace('|', '/')} | {row['status']} | {gone:.1f} s | {kept} |")
     commits = sorted({row.get("commit", results["commit"]) for row in results["faults"]})
     wrong = [f"{row['what']} ({', '.join(row['problems'])})" for row in results["faults"] if row["problems"]]
     running = [row["seconds"] for row in results["faults"] if not row["from_start"]]
     lines += [
         "",
         f"{len(results['faults'])} faults. In the middle of a run ({len(running)} of them) seconds are counted from "
-        f"the fault, the slowest {max(running, default=0):.1f} s; else from the start of the command, which takes "
-        f"{results['start']:.1f} s to show its help. … is the folder that all is in.",
+        f"the fault, the slowest {max(running, default=0):.1f} s; else from the start of the command, without "
+        f"the {results['start']:.1f} s that it takes to show its help. … is the folder that all is in.",
         "",
         f"Not met as they should be: {'; '.join(wrong)}." if wrong else "All are met in one line, without a hang.",
         "",
@@ -83,6 +84,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
     parser.add_argument("--jobs", type=int, default=1, help="faults at a time (default: 1)")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = provenance() | {"faults": []}
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o755)

@@ -17,7 +17,7 @@ from uda.networks import checkpoint_activations
 from uda.runtime import processes
 from uda.runtime.processes import average_gradients, stop_processes
 from uda.selftraining.draws import Draws
-from uda.training.run import Run, batches_of
+from uda.training.run import Run, batches_of, one_step
 
 STEP = 5
 METHODS = ["dacs", "daformer", "hrda", "mic", "vfm"]
@@ -69,6 +69,12 @@ def check(found: dict, expected: dict) -> None:
         torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-10 * scale + 1e-15, msg=name)
 
 
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 def work(rank, port, settings, out):
     torch.set_num_threads(1)
     processes.BUCKET = 2**14  # many
@@ -85,11 +91,48 @@ def test_two_processes(settings, tmp_path, method):
     whole = settings_for(settings, method)
     _, expected, _ = gradients(dataclasses.replace(whole, out=str(tmp_path / "whole")))
     half = dataclasses.replace(whole, batch_size=1, out=str(tmp_path / "half"))
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(work, args=(port, half, tmp_path / "grads.pt"), nprocs=2)
+    mp.spawn(work, args=(free_port(), half, tmp_path / "grads.pt"), nprocs=2)
     check(torch.load(tmp_path / "grads.pt", weights_only=True), expected)
+
+
+def some_steps(settings, count) -> Run:
+    """Whole steps with updates, in float64, BatchNorm in eval mode."""
+    torch.set_default_dtype(torch.float64)  # of the networks, and of what a checkpoint gives them
+    try:
+        run = Run(settings, train_mic_mrm.Student)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    run.models.student.eval(), run.models.teacher.eval()
+    data = batches_of(run)
+    for _ in range(count):
+        batch = Batch(*(x.double() if x.is_floating_point() else x for x in vars(data[run.step]).values()))
+        one_step(run, batch, train_mic_mrm.train_step)
+        run.step += 1
+    return run
+
+
+def work_and_save(rank, port, settings):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
+    some_steps(settings, 2).save()
+    stop_processes()
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_goes_on_with_the_same_run(settings, tmp_path, capsys):
+    """Saved by two of one image, gone on with by one of two: the same samples, weights, moments and teacher."""
+    whole = settings_for(settings, "mic", pretrain_iterations=0)
+    half = dataclasses.replace(whole, batch_size=1, out=str(tmp_path / "half"))
+    mp.spawn(work_and_save, args=(free_port(), half), nprocs=2)
+    expected = some_steps(whole, 4)
+    found = some_steps(dataclasses.replace(whole, out=half.out, resume=half.out), 2)
+    assert "saved by 2 processes, goes on with 1: the same 2 images of each domain" in capsys.readouterr().out
+    assert found.step == expected.step == 4
+    for name in ("student", "teacher"):
+        check(getattr(found.models, name).state_dict(), getattr(expected.models, name).state_dict())
+    for a, b in zip(found.optimizers, expected.optimizers, strict=True):
+        for x, y in zip(a.state_dict()["state"].values(), b.state_dict()["state"].values(), strict=True):
+            check(x, y)
 
 
 @pytest.mark.parametrize("method", ["dacs by its own trainer", *METHODS])

@@ -111,8 +111,3 @@ def test_a_compiled_step_is_not_compiled_again(settings, tmp_path, monkeypatch):
     assert plain.keys() == compiled.keys()
     for name, x in plain.items():
         torch.testing.assert_close(compiled[name], x, msg=name)
-
-
-def test_synchronised_batchnorm_needs_gpus(settings):
-    with pytest.raises(SystemExit, match="--sync-batchnorm: PyTorch has it on NVIDIA's GPUs alone, this run is on cpu"):
-        Run(dataclasses.replace(settings, sync_batchnorm=True), train_mic_mrm.Student)

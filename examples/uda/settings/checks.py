@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import torch
+
 from ..networks import is_vit, known_encoder
 
 
@@ -100,15 +102,41 @@ def contradiction(settings: Any) -> str:
         return f"--mrm-freeze-norm: with --mrm-on {cfg.mrm_on} MRM has no pass of its own"
     if cfg.fd_weight > 0 and cfg.method in ("dacs", "vfm", "source-only"):
         return f"--fd-weight: {cfg.method} has no feature distance; give --method daformer, hrda or mic"
+    if cfg.fd_weight > 0 and not cfg.encoder_weights:
+        return "--fd-weight: expected --encoder-weights, ImageNet's, which features are held close to; or --fd-weight 0"
+    if cfg.fd_weight > 0 and is_vit(cfg.encoder):
+        return f"--fd-weight: the cells of {cfg.encoder} are no whole number of pixels; give --fd-weight 0"
     if cfg.micro_batch > 0 and cfg.batch_size % cfg.micro_batch:
         return f"--micro-batch: expected a divisor of --batch-size {cfg.batch_size}, got {cfg.micro_batch}"
+    if 0 < cfg.eval_window < 32:  # the coarsest cells have 32 pixels
+        return f"--eval-window: expected 0 for whole images, or at least 32 pixels, got {cfg.eval_window}"
     if cfg.lr == 0 and cfg.pretrain_iterations > 0:
         return "--lr: expected a number above 0 where there are steps of pretraining, got 0"
     if uses_mrm and (cfg.mrm_width % 4 or cfg.mrm_width % cfg.mrm_heads):
         return f"--mrm-width: expected a multiple of 4 and of --mrm-heads {cfg.mrm_heads}, got {cfg.mrm_width}"
     if uses_mrm and cfg.mrm_block_size > max(cfg.mrm_grid):
         return f"--mrm-block-size: expected at most {max(cfg.mrm_grid)} cells of --mrm-grid, got {cfg.mrm_block_size}"
-    return wrong_network(cfg)
+    return margins_cover_all(cfg) or not_here(cfg) or wrong_network(cfg)
+
+
+def margins_cover_all(cfg: Any) -> str:
+    """Margins that leave no pixel to trust, in words; those of images whose size is not set are left to the data."""
+    size = cfg.target_size and (max(cfg.target_size),) * 2 if cfg.margins_of_image else cfg.crop  # frames are turned
+    top, bottom, left, right = cfg.margins
+    if size is None or cfg.method == "source-only" or (top + bottom < size[0] and left + right < size[1]):
+        return ""
+    name = "target_size" if cfg.margins_of_image else "crop"
+    return f"--margins: expected less than {option(name)} {shown(getattr(cfg, name))}, got {shown(cfg.margins)}"
+
+
+def not_here(cfg: Any) -> str:
+    """What this machine or this torch does not have, in words; empty where there is all."""
+    if cfg.compile and not hasattr(torch.compiler, "set_stance"):
+        return f"--compile: expected torch 2.6 or later, got {torch.__version__}"
+    cuda = cfg.device == "cuda" or (cfg.device == "auto" and torch.cuda.is_available())
+    if cfg.sync_batchnorm and not cuda:
+        return f"--sync-batchnorm: PyTorch has it on NVIDIA's GPUs alone, got --device {cfg.device} without one"
+    return ""
 
 
 def wrong_network(cfg: Any) -> str:
@@ -127,6 +155,10 @@ def wrong_network(cfg: Any) -> str:
         return (
             f"--decoder: expected daformer with --encoder {cfg.encoder}, which cannot be dilated, got {cfg.decoder!r}"
         )
+    alone = (cfg.micro_batch or cfg.batch_size) == 1 and not cfg.sync_batchnorm
+    if cfg.decoder == "deeplabv3plus" and alone:  # BatchNorm of one pooled pixel has no variance
+        given = "--micro-batch" if cfg.micro_batch else "--batch-size"
+        return f"{given}: expected at least 2 images in a pass with --decoder deeplabv3plus, got 1"
     grid = 16 if cfg.decoder == "deeplabv2" else 8  # pixels per cell of HRDA's context
     for name in ("crop", "detail_crop") if cfg.hrda else ():
         sides = getattr(cfg, name)

@@ -95,12 +95,19 @@ def keep_metrics(path: Path, step: int, total: int) -> set[int]:
     return {row["step"] for row in rows if "miou_student" in row}
 
 
-def other_processes(before: int | None, batch_size: int) -> str:
-    """What it means that a run goes on with another number of processes; empty where it does not."""
+def other_processes(before: int | None, saved_batch: int, batch_size: int) -> str:
+    """What it means that a run goes on with another number of processes; empty where it does not.
+
+    Args:
+        before: the checkpoint's number of processes, if it is known.
+        saved_batch, batch_size: the checkpoint's --batch-size and today's.
+    """
     now = rank_and_world()[1]
     if before in (None, now):
         return ""
-    old, new = before * batch_size, now * batch_size
+    old, new = before * saved_batch, now * batch_size
+    if old == new:
+        return f"saved by {before} processes, goes on with {now}: the same {new} images of each domain per step"
     keep = f"--batch-size {old // now} --change batch-size keeps the batch, and every sample in it"
     return (
         f"saved by {before} processes, goes on with {now}: {new} images of each domain per step in place of {old}"

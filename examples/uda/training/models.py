@@ -12,7 +12,7 @@ from mrm_loss import MRM
 
 from ..checkpoints.loading import load_released, network_of
 from ..data.labels import THINGS, ClassSet
-from ..networks import Segmentor, build_encoder, checkpoint_activations, is_vit
+from ..networks import Segmentor, build_encoder, checkpoint_activations
 from ..runtime.passes import Passes, allow_fast_kernels
 from ..runtime.rng import own_rng
 from ..selftraining.teacher import make_teacher
@@ -41,12 +41,13 @@ class Models:
         network = network_of(settings, len(classes))
         if settings.init:
             load_released(network, settings.init)
-        network = synchronised(network, device) if settings.sync_batchnorm else network
+        if settings.sync_batchnorm:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.student: Any = make_student(network, mrm_of(settings, network)).to(device)
         self.teacher = make_teacher(network)
         self.imagenet = imagenet_encoder(settings)
         if self.imagenet is not None and not classes.things:
-            raise SystemExit(f"--fd-weight: expected a class named as one of {', '.join(THINGS)}; give --fd-weight 0")
+            raise ValueError(f"--fd-weight: expected a class named as one of {', '.join(THINGS)}; give --fd-weight 0")
         if self.imagenet is not None:
             self.imagenet.to(device)
         if settings.checkpoint_activations:
@@ -75,14 +76,6 @@ class Models:
         return feats
 
 
-def synchronised(network: Segmentor, device: torch.device) -> Segmentor:
-    """The network with BatchNorm over the images of all processes."""
-    if device.type != "cuda":
-        raise SystemExit(f"--sync-batchnorm: PyTorch has it on NVIDIA's GPUs alone, this run is on {device.type}")
-    converted: Segmentor = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    return converted
-
-
 def mrm_of(settings: Settings, network: Segmentor) -> MRM | None:
     """The Rebuilder, drawn from random numbers of its own; None where MRM is off."""
     if not settings.uses_mrm:
@@ -108,15 +101,5 @@ def imagenet_encoder(settings: Settings) -> nn.Module | None:
     """A second, frozen encoder with the weights that the network's started from."""
     if settings.fd_weight == 0 or settings.method in ("dacs", "vfm", "source-only"):
         return None
-    if not settings.encoder_weights:
-        raise SystemExit(
-            "--fd-weight: the feature distance needs an encoder with ImageNet weights: give --encoder-weights, "
-            "or --fd-weight 0 to do without"
-        )
-    if is_vit(settings.encoder):
-        raise SystemExit(
-            f"--fd-weight: the cells of {settings.encoder} are no whole number of pixels, which the feature distance "
-            "needs; give --fd-weight 0"
-        )
     encoder = build_encoder(settings.encoder, settings.decoder, settings.encoder_weights)
     return encoder.eval().requires_grad_(False)

@@ -105,7 +105,8 @@ class Run:
         if rank_and_world()[0] == 0:
             if path.name == PREVIOUS:
                 set_damaged_aside(self.folder)
-            if text := other_processes(state.get("processes"), self.settings.batch_size):
+            batch_size = self.settings.batch_size
+            if text := other_processes(state.get("processes"), state["settings"]["batch_size"], batch_size):
                 print(text)
             self.evaluated = keep_metrics(self.metrics, self.step, self.total)
         self.evaluated = from_first(lambda: self.evaluated)

@@ -7,6 +7,7 @@ import sys
 from typing import Any, get_args, get_type_hints
 
 import pytest
+import torch
 from uda.settings import Settings, parse
 from uda.settings.checks import is_optional, option
 
@@ -98,6 +99,27 @@ def test_the_limits_themselves_pass():
         ("--mrm-block-size 25", "--mrm-block-size: expected at most 24 cells of --mrm-grid, got 25"),
         ("--hrda --crop 100 192", "--crop: expected multiples of 8 pixels with --hrda, got 100 192"),
         ("--hrda --detail-crop 192", "--detail-crop: expected at most the shorter side of --crop 96 192, got 192"),
+        ("--method daformer --fd-weight 0.005", "--fd-weight: expected --encoder-weights, ImageNet's"),
+        (
+            "--preset paper --method daformer --encoder small_vit --decoder light",
+            "--fd-weight: the cells of small_vit are no whole number of pixels",
+        ),
+        ("--sync-batchnorm --device cpu", "--sync-batchnorm: PyTorch has it on NVIDIA's GPUs alone, got --device cpu"),
+        ("--eval-window 31", "--eval-window: expected 0 for whole images, or at least 32 pixels, got 31"),
+        ("--margins 50 46 0 0", "--margins: expected less than --crop 96 192, got 50 46 0 0"),
+        ("--margins 0 0 100 92", "--margins: expected less than --crop 96 192, got 0 0 100 92"),
+        (
+            "--margins 0 0 100 92 --margins-of-image --target-size 96 192",
+            "--margins: expected less than --target-size 96 192, got 0 0 100 92",
+        ),
+        (
+            "--encoder resnet18 --decoder deeplabv3plus --batch-size 1",
+            "--batch-size: expected at least 2 images in a pass with --decoder deeplabv3plus, got 1",
+        ),
+        (
+            "--encoder resnet18 --decoder deeplabv3plus --micro-batch 1",
+            "--micro-batch: expected at least 2 images in a pass with --decoder deeplabv3plus, got 1",
+        ),
         ("--lr 0", "--lr: expected a number above 0 where there are steps of pretraining"),
         ("--crop 96", "--crop: expected 2 arguments"),
         ("--nope", "unrecognized arguments: --nope"),
@@ -112,3 +134,24 @@ def test_contradictions(monkeypatch, capsys, words, message):
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_an_older_torch_does_not_compile_runs(monkeypatch, capsys):
+    monkeypatch.delattr(torch.compiler, "set_stance", raising=False)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--compile"])
+    with pytest.raises(SystemExit):
+        parse(None)
+    assert "--compile: expected torch 2.6 or later, got " in capsys.readouterr().err
+
+
+def test_what_fits_passes(monkeypatch):
+    for words in (
+        "--margins 50 45 0 0",
+        "--margins 100 100 0 0 --margins-of-image",  # images of any size
+        "--margins 100 80 0 0 --margins-of-image --target-size 96 192",  # tall images may have as many rows
+        "--margins 100 100 0 0 --method source-only",
+        "--eval-window 32",
+        "--micro-batch 1",
+    ):
+        monkeypatch.setattr(sys, "argv", ["train.py", *words.split()])
+        parse(None)

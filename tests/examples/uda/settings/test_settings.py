@@ -77,4 +77,9 @@ def test_vfm_uda(monkeypatch):
     assert (vfm.fd_weight, vfm.mic_mask_ratio, vfm.mrm_grid, vfm.mrm_lr) == (0.0, 0.7, (16, 16), 2e-4)
     lower = parsed(monkeypatch, *words, "--method", "source-only", methods=("vfm", "source-only"), mrm_on=("target",))
     assert (lower.encoder, lower.warmup_apart) == (vfm.encoder, True)
-    assert parsed(monkeypatch, *words, "--encoder", "small_vit", "--decoder", "light", "--no-hrda").method == "mic"
+    assert (
+        parsed(
+            monkeypatch, *words, "--encoder", "small_vit", "--decoder", "light", "--no-hrda", "--fd-weight", "0"
+        ).method
+        == "mic"
+    )

@@ -11,7 +11,7 @@ import train_dacs_mrm
 import train_mic_mrm
 from torch import nn
 from uda.training.loop import train
-from uda.training.run import Run, batches_of
+from uda.training.run import Run, batches_of, one_step
 from uda.training.watch import NotFinite, Watch, check_finite, withhold
 
 
@@ -106,3 +106,17 @@ def test_an_update_is_withheld_where_a_loss_is_not_finite():
             p.grad = torch.full_like(p, torch.nan if broken else 3.0)
         withhold(module, torch.tensor(broken))
         assert all((p.grad == (0.0 if broken else 3.0)).all() for p in module.parameters())
+
+
+def test_a_request_within_a_step_is_told_by_that_step(settings):
+    """Between several processes each step until it is acted on is time that a scheduler may not give."""
+    run, asked = Run(settings, train_dacs_mrm.Student), []
+    data = batches_of(run)
+    watch = Watch(data, run.folder)
+
+    def step(*args):
+        asked.append(True)
+        return train_dacs_mrm.train_step(*args)
+
+    one_step(run, data[0], step, watch, lambda: bool(asked))
+    assert watch.look(now=True)[1]
