@@ -4,7 +4,7 @@ May import runtime.
 """
 
 from .backbones import Encoder
-from .build import DECODERS, build_encoder, build_network, is_vit, known_encoder
+from .build import DECODERS, OWN_ENCODERS, build_encoder, build_network, is_vit, known_encoder
 from .checkpointing import checkpoint_activations
 from .daformer import DAFormerHead
 from .deeplab import DeepLabV2Head, DeepLabV3PlusHead
@@ -16,6 +16,7 @@ from .vit import LightHead, ViTEncoder
 __all__ = [
     "DECODERS",
     "HRDA",
+    "OWN_ENCODERS",
     "Box",
     "DAFormerHead",
     "DeepLabV2Head",

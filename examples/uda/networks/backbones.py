@@ -184,22 +184,36 @@ def make_body(name: str, weights: str | None, **options: Any) -> tuple[Any, dict
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"encoder {name}: needs timm: pip install 'mrm-loss[models]' ({error})") from error
 
-    if not timm.is_model(name.partition(".")[0]):
+    try:
+        known = timm.is_model(name.partition(".")[0])
+        weights_of = timm.models.get_pretrained_cfg(name) if known else None
+    except RuntimeError:  # a tag that the model does not have
+        weights_of = None
+    if weights_of is None:
         raise ValueError(f"name: expected an encoder of timm or segmentation_models_pytorch, got {name!r}")
+
+    def create(pretrained: bool, **more: Any) -> Any:
+        try:
+            return timm.create_model(name, pretrained, **options, **more)
+        except TypeError as error:  # BEiT and others whose positions are tied to one size
+            raise ValueError(f"name: {name} does not take images of any size ({error})") from error
+
     if weights is None:
-        return timm.create_model(name, pretrained=False, **options), None
+        return create(False), None
     if weights not in _HUB:
         state = read_weights(weights)
         try:
-            body = timm.create_model(name, True, pretrained_cfg_overlay={"state_dict": dict(state)}, **options)
+            body = create(True, pretrained_cfg_overlay={"state_dict": dict(state)})
         except (RuntimeError, KeyError) as error:
             reasons = " ".join(line.strip() for line in str(error).splitlines())
             raise ValueError(f"encoder weights: {weights} does not fit {name}: {reasons[:400]}") from error
         return body, state
     try:
-        return timm.create_model(name, pretrained=True, **options), None
+        return create(True), None
+    except ValueError:
+        raise
     except Exception as error:
-        url = f"https://huggingface.co/timm/{name}/resolve/main/model.safetensors"
+        url = f"https://huggingface.co/{weights_of.hf_hub_id}/resolve/main/model.safetensors"
         raise ConnectionError(_how_to_fetch(name, url, error)) from error
 
 

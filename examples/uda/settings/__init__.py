@@ -3,8 +3,18 @@
 May import networks.
 """
 
+from .checks import FEATURE_DISTANCE
 from .command_line import parse
 from .fields import METHODS, MRM_ON, Settings, load_settings, settings_of
 from .presets import preset_values
 
-__all__ = ["METHODS", "MRM_ON", "Settings", "load_settings", "parse", "preset_values", "settings_of"]
+__all__ = [
+    "FEATURE_DISTANCE",
+    "METHODS",
+    "MRM_ON",
+    "Settings",
+    "load_settings",
+    "parse",
+    "preset_values",
+    "settings_of",
+]

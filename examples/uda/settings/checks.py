@@ -11,7 +11,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 
-from ..networks import is_vit, known_encoder
+from ..networks import DECODERS, OWN_ENCODERS, is_vit, known_encoder
+
+FEATURE_DISTANCE = ("daformer", "hrda", "mic")  # the methods that hold features close to ImageNet's
 
 
 def option(name: str) -> str:
@@ -100,8 +102,8 @@ def contradiction(settings: Any) -> str:
         return "--mrm-on masked: only MIC has masked images; give --method mic"
     if cfg.mrm_freeze_norm and cfg.mrm_on in ("mixed", "masked"):
         return f"--mrm-freeze-norm: with --mrm-on {cfg.mrm_on} MRM has no pass of its own"
-    if cfg.fd_weight > 0 and cfg.method in ("dacs", "vfm", "source-only"):
-        return f"--fd-weight: {cfg.method} has no feature distance; give --method daformer, hrda or mic"
+    if cfg.fd_weight > 0 and cfg.method not in FEATURE_DISTANCE:
+        return f"--fd-weight: {cfg.method} has no feature distance; give --method {', '.join(FEATURE_DISTANCE)}"
     if cfg.fd_weight > 0 and not cfg.encoder_weights:
         return "--fd-weight: expected --encoder-weights, ImageNet's, which features are held close to; or --fd-weight 0"
     if cfg.fd_weight > 0 and is_vit(cfg.encoder):
@@ -144,12 +146,15 @@ def wrong_network(cfg: Any) -> str:
     if not known_encoder(cfg.encoder):
         names = "a name of segmentation_models_pytorch such as mit_b5 or of timm such as vit_base_patch14_dinov2"
         return f"--encoder: expected small, or {names}, got {cfg.encoder!r}"
+    if cfg.encoder in OWN_ENCODERS and cfg.encoder_weights not in ("", "imagenet", "hub"):
+        return f"--encoder-weights: {cfg.encoder} starts from random ones; leave them out"
     if is_vit(cfg.encoder) and cfg.decoder not in ("light", "daformer"):
         return f"--decoder: expected light or daformer with --encoder {cfg.encoder}, got {cfg.decoder!r}"
     if is_vit(cfg.encoder) and cfg.hrda:
         return f"--hrda: expected one resolution with the vision transformer {cfg.encoder}; give --no-hrda"
     if (cfg.encoder == "small") != (cfg.decoder == "small"):
-        wanted = "small" if cfg.encoder == "small" else "daformer, deeplabv2, deeplabv3plus or light"
+        others = ", ".join(name for name in DECODERS if name != "small")
+        wanted = "small" if cfg.encoder == "small" else f"one of {others}"
         return f"--decoder: expected {wanted} with --encoder {cfg.encoder}, got {cfg.decoder!r}"
     if cfg.encoder.startswith("mit_") and cfg.decoder.startswith("deeplab"):
         return (

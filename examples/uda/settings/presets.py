@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .checks import FEATURE_DISTANCE
+
 # Frames that the released configurations resize source images to, for 512 crops; twice that for HRDA's.
 SOURCE_SIZES = {"synthia": (760, 1280)}
 GTA5_SIZE = (720, 1280)
@@ -94,7 +96,7 @@ def daformer(method: str) -> dict[str, Any]:
         "margins": (15, 120, 0, 0),
         "rare_classes": True,
         "rare_min_pixels": 3000,
-        "fd_weight": 0.0 if method == "source-only" else 0.005,
+        "fd_weight": 0.005 if method in FEATURE_DISTANCE else 0.0,
     }
 
 

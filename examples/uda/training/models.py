@@ -16,7 +16,7 @@ from ..networks import Segmentor, build_encoder, checkpoint_activations
 from ..runtime.passes import Passes, allow_fast_kernels
 from ..runtime.rng import own_rng
 from ..selftraining.teacher import make_teacher
-from ..settings import Settings
+from ..settings import FEATURE_DISTANCE, Settings
 
 
 class Models:
@@ -99,7 +99,7 @@ def mrm_of(settings: Settings, network: Segmentor) -> MRM | None:
 
 def imagenet_encoder(settings: Settings) -> nn.Module | None:
     """A second, frozen encoder with the weights that the network's started from."""
-    if settings.fd_weight == 0 or settings.method in ("dacs", "vfm", "source-only"):
+    if settings.fd_weight == 0 or settings.method not in FEATURE_DISTANCE:
         return None
     encoder = build_encoder(settings.encoder, settings.decoder, settings.encoder_weights)
     return encoder.eval().requires_grad_(False)

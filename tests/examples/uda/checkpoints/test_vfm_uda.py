@@ -10,6 +10,7 @@ from uda.checkpoints.loading import load_networks, load_released
 from uda.checkpoints.vfm_uda import from_vfm, load_vfm, read_weights_only, vfm_settings
 from uda.data.transforms import normalise
 from uda.networks import build_network
+from uda.scenes.write import write_scenes
 
 pytest.importorskip("timm", minversion="1.0.20")
 
@@ -123,3 +124,16 @@ def test_windows_are_averaged_as_probabilities():
     both = torch.cat([left[..., :16], (left[..., 16:] + right[..., :16]) / 2, right[..., 16:]], dim=-1)
     assert torch.equal(predict_ids(network, image, (32, 48), torch.device("cpu"), window=32), both[0].argmax(0))
     assert window_scores(build_network("small", "small", 5))(x).min() < 0  # logits
+
+
+def test_evaluate_and_predict_take_it(network, tmp_path):
+    evaluate, predict = pytest.importorskip("evaluate"), pytest.importorskip("predict")
+    file = tmp_path / "vfm.ckpt"
+    torch.save({"state_dict": released(network)}, file)
+    _, cityscapes = write_scenes(tmp_path / "scenes", source=1, target=1, val=1, size=(64, 128))
+    options = ["--size", "64", "128", "--window", "0", "--device", "cpu"]
+    result = evaluate.main([str(file), "--target", f"cityscapes:{cityscapes}", *options])
+    assert result["miou"].keys() == {"student", "teacher"}
+    image = next((cityscapes / "leftImg8bit" / "val").rglob("*.png"))
+    assert predict.main([str(file), str(image), "--out", str(tmp_path / "out"), *options]) == 0
+    assert (tmp_path / "out" / f"{image.stem}_labelTrainIds.png").is_file()

@@ -86,7 +86,7 @@ def test_the_limits_themselves_pass():
         ("--encoder nope", "--encoder: expected small, or a name of segmentation_models_pytorch"),
         (
             "--encoder resnet101",
-            "--decoder: expected daformer, deeplabv2, deeplabv3plus or light with",
+            "--decoder: expected one of daformer, deeplabv2, deeplabv3plus, light with",
         ),
         ("--decoder daformer", "--decoder: expected small with --encoder small, got 'daformer'"),
         ("--encoder mit_b5 --decoder deeplabv2", "which cannot be dilated"),
@@ -121,6 +121,7 @@ def test_the_limits_themselves_pass():
             "--micro-batch: expected at least 2 images in a pass with --decoder deeplabv3plus, got 1",
         ),
         ("--lr 0", "--lr: expected a number above 0 where there are steps of pretraining"),
+        (f"--encoder-weights {__file__}", "--encoder-weights: small starts from random ones; leave them out"),
         ("--crop 96", "--crop: expected 2 arguments"),
         ("--nope", "unrecognized arguments: --nope"),
     ],
