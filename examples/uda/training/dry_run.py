@@ -25,13 +25,18 @@ from ..data.labels import IGNORE
 from ..runtime.meter import GIB, memory_of, peak_memory
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
-from .run import Run, StepFunction, batches_of, one_step
+from .run import AfterStep, Run, StepFunction, batches_of, one_step
 
 SAMPLE = 10  # label files that are read
 PATIENCE = 20  # seconds; where a step takes longer, as on a CPU, one must do
 
 
-def dry_run(settings: Settings, make_student: Callable[..., nn.Module], step_function: StepFunction) -> Run:
+def dry_run(
+    settings: Settings,
+    make_student: Callable[..., nn.Module],
+    step_function: StepFunction,
+    after_step: AfterStep | None = None,
+) -> Run:
     """Prints what was found, line by line as it goes.
 
     Raises:
@@ -40,6 +45,7 @@ def dry_run(settings: Settings, make_student: Callable[..., nn.Module], step_fun
     with tempfile.TemporaryDirectory() as folder:
         tried = replace(settings, out=str(Path(folder) / "run"), resume="", dry_run=False, rare_classes=False)
         run = Run(tried, make_student)
+        run.after_step = after_step
         try:
             look_at(run, settings, step_function)
         finally:

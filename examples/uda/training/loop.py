@@ -32,7 +32,7 @@ def train(
 ) -> Run:
     """Runs a method to its end, or to an interruption that it can be resumed from; with --dry-run only tries it."""
     if settings.dry_run:
-        return dry_run(settings, make_student, step_function)
+        return dry_run(settings, make_student, step_function, after_step)
     with Interrupts() as stop:
         run = Run(settings, make_student)
         run.after_step = after_step

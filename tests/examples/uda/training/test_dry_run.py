@@ -23,6 +23,13 @@ def test_a_dry_run_says_what_it_found_and_leaves_nothing(settings, capsys):
     assert not Path(settings.out).exists()
 
 
+def test_a_dry_run_does_what_comes_after_a_step(settings):
+    steps = []
+    cfg = dataclasses.replace(settings, dry_run=True)
+    train(cfg, train_mic_mrm.Student, train_mic_mrm.train_step, lambda step, *_: steps.append(step))
+    assert steps and min(steps) > 0
+
+
 def test_a_dry_run_ends_at_what_is_wrong(settings, capsys):
     def diverging(*args):
         losses = train_mic_mrm.train_step(*args)
