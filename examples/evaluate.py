@@ -1,4 +1,4 @@
-"""mIoU of a checkpoint: one of our runs, or a released file of DAFormer, HRDA or MIC (MiT encoders).
+"""mIoU of a checkpoint: one of our runs, or a released file of DAFormer, HRDA, MIC (MiT encoders) or VFM-UDA.
 
 python examples/evaluate.py runs/mic+mrm-seed0                                    # on the run's own target validation
 python examples/evaluate.py runs/mic+mrm-seed0 --target acdc:PATH --save pictures

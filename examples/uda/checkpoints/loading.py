@@ -200,8 +200,8 @@ def _model_of(key: str) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What scripts that predict with a checkpoint have in common."""
     add = parser.add_argument
-    add("checkpoint", help="a run's folder, its checkpoint.pt, or a released file (mmcv's .pth)")
-    window = "side of sliding windows that overlap by half; 0: whole images (default: the run's; released HRDA: 1024)"
+    add("checkpoint", help="a run's folder, its checkpoint.pt, or a released file (mmcv's .pth, VFM-UDA's .ckpt)")
+    window = "side of sliding windows that overlap by half; 0: whole images (default: the run's; HRDA, VFM-UDA: 1024)"
     add("--window", type=pixels, metavar="PIXELS", help=window)
     add("--overwrite", action="store_true", help="replace files that exist")
     add("--device", default="auto", help="auto, cpu, cuda, mps")

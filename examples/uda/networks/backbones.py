@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         except Exception as error:
             if hub is None:
                 raise
-            raise RuntimeError(_how_to_fetch(name, _smp_url(name), error)) from error
+            raise ConnectionError(_how_to_fetch(name, _smp_url(name), error)) from error
         if drop_path is not None:
             _set_drop_path(self.body, drop_path)
         if weights is not None and hub is None:
@@ -171,9 +171,9 @@ def make_body(name: str, weights: str | None, **options: Any) -> tuple[Any, dict
         options: of `timm.create_model`.
 
     Raises:
-        ValueError: no such model, or the file does not fit it.
+        ValueError: no such model or tag, one that does not take the options, or a file that does not fit it.
         FileNotFoundError: no such file.
-        RuntimeError: the weights could not be fetched; the message says from where to do it by hand.
+        ConnectionError: the weights could not be fetched; the message says from where to do it by hand.
     """
     try:
         import timm
@@ -182,21 +182,27 @@ def make_body(name: str, weights: str | None, **options: Any) -> tuple[Any, dict
 
     if not timm.is_model(name.partition(".")[0]):
         raise ValueError(f"name: expected an encoder of timm or segmentation_models_pytorch, got {name!r}")
-    if weights is None:
-        return timm.create_model(name, pretrained=False, **options), None
-    if weights not in _HUB:
-        state = read_weights(weights)
-        try:
-            body = timm.create_model(name, True, pretrained_cfg_overlay={"state_dict": dict(state)}, **options)
-        except (RuntimeError, KeyError) as error:
-            reasons = " ".join(line.strip() for line in str(error).splitlines())
-            raise ValueError(f"encoder weights: {weights} does not fit {name}: {reasons[:400]}") from error
-        return body, state
     try:
-        return timm.create_model(name, pretrained=True, **options), None
+        published = timm.models.get_pretrained_cfg(name)
+    except RuntimeError as error:  # a wrong tag
+        raise ValueError(f"encoder {name}: {error}") from error
+    from_hub, repository = weights in _HUB, published.hf_hub_id if published else None
+    if from_hub and not repository:
+        raise ValueError(f"encoder weights: timm has none for {name} on the hub; give a file")
+    state = None if weights is None or from_hub else read_weights(weights)
+    overlay: dict[str, Any] = {} if state is None else {"pretrained_cfg_overlay": {"state_dict": dict(state)}}
+    try:
+        return timm.create_model(name, pretrained=weights is not None, **overlay, **options), state
+    except TypeError as error:  # an architecture without one of the options
+        raise ValueError(f"encoder {name}: cannot be built as needed here ({error})") from error
     except Exception as error:
-        url = f"https://huggingface.co/timm/{name}/resolve/main/model.safetensors"
-        raise RuntimeError(_how_to_fetch(name, url, error)) from error
+        if from_hub:
+            url = f"https://huggingface.co/{repository}/resolve/main/model.safetensors"
+            raise ConnectionError(_how_to_fetch(name, url, error)) from error
+        if state is None:
+            raise
+        reasons = " ".join(line.strip() for line in str(error).splitlines())
+        raise ValueError(f"encoder weights: {weights} does not fit {name}: {reasons[:400]}") from error
 
 
 def _fits(key: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> bool:

@@ -18,7 +18,7 @@ DECODERS = ("daformer", "deeplabv2", "deeplabv3plus", "light", "small")
 
 OWN_ENCODERS = ("small", "small_vit")
 # how the names of timm's encoders begin that are open to the trainers
-VITS = ("vit_", "eva02_", "deit3_", "beitv2_")
+VITS = ("vit_", "eva02_", "deit3_")
 PYRAMIDS = ("convnext",)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import pytest
 import torch
-from torch import Tensor, nn
+from released_files import vfm_checkpoint
+from torch import nn
 from uda.checkpoints.evaluation import predict_ids, window_scores
 from uda.checkpoints.loading import load_networks, load_released
 from uda.checkpoints.vfm_uda import from_vfm, load_vfm, read_weights_only, vfm_settings
@@ -20,18 +23,6 @@ def network() -> nn.Module:
     return build_network("vit_small_patch14_dinov2", "light", 19)
 
 
-def released(network: nn.Module) -> dict[str, Tensor]:
-    """The network's weights under the names of VFM-UDA's and DINOv2's code, as student and teacher."""
-    out = {}
-    for key, value in network.state_dict().items():
-        name = key.replace("encoder.body.", "encoder.").replace("decoder.upscale.", "upscale.")
-        name = name.replace("decoder.classify.", "out.")
-        out |= {f"network.{name}": value, f"network_ema.{name}": value + 1}
-    for model in ("network", "network_ema"):
-        out[f"{model}.token_masking.mask_token"] = out[f"{model}.encoder.mask_token"]
-    return out
-
-
 def dinov2_names(depth: int) -> set[str]:
     """Of a state dict of DINOv2's own class and VFM-UDA's head, written down from their code."""
     layers = ["patch_embed.proj", "norm"]
@@ -45,12 +36,14 @@ def dinov2_names(depth: int) -> set[str]:
 
 
 def test_names(network):
-    assert set(released(network)) == {f"{model}.{k}" for model in ("network", "network_ema") for k in dinov2_names(12)}
+    assert set(vfm_checkpoint(network)) == {
+        f"{model}.{k}" for model in ("network", "network_ema") for k in dinov2_names(12)
+    }
 
 
 @pytest.mark.parametrize(("which", "added"), [("student", 0), ("teacher", 1)])
 def test_every_weight_is_used(network, which, added):
-    state = released(network)
+    state = vfm_checkpoint(network)
     assert vfm_settings(state, which) == {"encoder": "vit_small_patch14_dinov2", "decoder": "light", "num_classes": 19}
     loaded = build_network(**vfm_settings(state, which))
     dropped = load_vfm(loaded, state, which)
@@ -61,7 +54,7 @@ def test_every_weight_is_used(network, which, added):
 
 
 def test_what_does_not_fit(network):
-    state = released(network)
+    state = vfm_checkpoint(network)
     del state["network.upscale.5.weight"]
     state["network.extra.weight"] = torch.zeros(1)
     with pytest.raises(ValueError, match=r"decoder\.upscale\.5\.weight is missing; extra.weight has no place"):
@@ -89,7 +82,7 @@ def test_weights_only(network, tmp_path):
     """Lightning's files also hold what the model was built with; nothing of it is made, or run."""
     path = tmp_path / "step40000.ckpt"
     extra = {"planted": Planted(), "network": nn.Linear(2, 2), "lr": 5e-5}
-    torch.save({"state_dict": released(network), "hyper_parameters": extra, "global_step": 40000}, path)
+    torch.save({"state_dict": vfm_checkpoint(network), "hyper_parameters": extra, "global_step": 40000}, path)
     content = read_weights_only(path)
     assert not Planted.ran
     assert content["hyper_parameters"]["lr"] == 5e-5
@@ -109,7 +102,13 @@ def test_weights_only(network, tmp_path):
     with pytest.raises(ValueError, match=r"step40000.ckpt: state_dict does not fit the network: .* is missing"):
         load_released(build_network("small_vit", "light", 19), str(path))
     only = load_networks(path, ("student",))
-    assert only.dropped == f"network_ema.* ({len(released(network)) // 2} entries)"
+    assert only.dropped == f"network_ema.* ({len(vfm_checkpoint(network)) // 2} entries)"
+
+
+def test_what_cannot_be_left_out_is_named(tmp_path):
+    torch.save({"state_dict": {}, "hyper_parameters": defaultdict(list, a=[1])}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"a\.ckpt: .*; it holds collections\.defaultdict.* subclass of dict or list"):
+        load_networks(tmp_path / "a.ckpt")
 
 
 def test_windows_are_averaged_as_probabilities():

@@ -220,7 +220,7 @@ def test_an_unreachable_hub_names_the_file_and_the_option(monkeypatch: pytest.Mo
         raise OSError("no route to host")
 
     monkeypatch.setattr(library, "hf_hub_download", offline)
-    with pytest.raises(RuntimeError, match=r"(?s)mit_b0.*no route.*model\.safetensors.*--encoder-weights PATH"):
+    with pytest.raises(ConnectionError, match=r"(?s)mit_b0.*no route.*model\.safetensors.*--encoder-weights PATH"):
         Encoder("mit_b0", weights="imagenet")
 
 
