@@ -3,18 +3,18 @@
     python benchmarks/overhead.py --quick                                 # embedded size, under 2 minutes on 2 cores
     python benchmarks/overhead.py --preset paper --device cuda            # the papers' networks and crops
     python benchmarks/overhead.py --preset paper --device cpu --batch-size 1 --derive --repeats 4 --warmup 0  # 25 min
-    python benchmarks/overhead.py --preset paper --methods vfm --batch-size 1 --repeats 0 --checkpoint-activations ...
+    python benchmarks/overhead.py --preset paper --methods vfm ...        # VFM-UDA; commands in examples/vfm.md
 
 Steps of all arms alternate in one process, on one network, with one batch, through the trainers' own step function:
 "baseline" without MRM, "again" the same once more (the benchmark's own noise), "mrm" as in the paper, "mixed" and
 "masked" on features that the step has anyway, and "floor" with the Rebuilder replaced by the identity, which nothing
 that sends target features through encoder and decoder can undercut. With --derive only the baseline is run; to each
-of its steps the separately timed parts that an arm adds are added. --repeats 0 is for networks of which a step takes
-many minutes: one step without MRM and one with it, each the first of a process of its own.
+of its steps the separately timed parts that an arm adds are added. With --repeats 0 only one step of "baseline", "mrm"
+and "masked" each is run, in a process of its own.
 
-Overheads are medians of per-round ratios with 95 % bootstrap intervals, or ranges below 6 rounds. Peak memory is that
-of a step in a process of its own, with the optimisers' states. Prediction is compared with that of a network which was
-built without MRM and took over the trained one's weights.
+Overheads are medians of per-round ratios with 95 % bootstrap intervals, or ranges below 6 rounds. Peak memory and the
+time "alone" are those of the first step of a process of its own, with the optimisers' states. Prediction is compared
+with that of a network which was built without MRM and took over the trained one's weights.
 Writes benchmarks/results/overhead-NAME.json, .md and .png.
 """
 
@@ -62,12 +62,18 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
             "peak_memory_mib": {arm: memory for arm, (_, memory) in alone.items()},
         }
     bench = Bench(settings_for(method, args))
+    network = [bench.settings.encoder, bench.settings.decoder] + ["HRDA"] * bench.settings.hrda
+    network += ["activations checkpointed"] * args.checkpoint_activations
     seconds, parts = rounds(bench, ["baseline"] if args.derive else arms, args)
-    derived = [arm for arm in arms if arm in ADDED] if args.derive else []
+    derived = [arm for arm in arms if arm in ADDED] if args.derive and args.repeats else []
     for arm in derived:
         added = [sum(parts[name][i] for name in ADDED[arm]) for i in range(args.repeats)]
         seconds[arm] = [a + b for a, b in zip(seconds["baseline"], added)]
-    return described(bench.settings) | {
+    return {
+        "method": method,
+        "network": ", ".join(network),
+        "crop": list(bench.settings.crop),
+        "batch_size": bench.settings.batch_size,
         "parameters": sum(p.numel() for p in bench.models.student.network.parameters()),
         "rebuilder_parameters": sum(p.numel() for p in bench.mrm.parameters()),
         "seconds": seconds,
@@ -75,7 +81,7 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
         "parts": parts,
         "seconds_alone": {arm: seconds for arm, (seconds, _) in alone.items()},
         "peak_memory_mib": {arm: memory for arm, (_, memory) in alone.items()},
-        "inference": bench.inference(1 if args.derive else args.repeats),
+        "inference": bench.inference(1 if args.derive else args.repeats) if args.repeats else {},
     }
 
 
@@ -94,7 +100,7 @@ def rounds(bench: Bench, arms: list[str], args: argparse.Namespace) -> tuple[dic
     """Seconds of one step per arm and round, in an order drawn anew each round, and of the parts of MRM's pass."""
     seconds: dict[str, list[float]] = {arm: [] for arm in arms}
     parts: dict[str, list[float]] = {}
-    for round_ in range(args.warmup + args.repeats):
+    for round_ in range(args.warmup + args.repeats if args.repeats else 0):
         for arm in random.Random(round_).sample(arms, len(arms)):
             took, _ = bench.seconds(lambda arm=arm: bench.step(arm))
             if round_ >= args.warmup:
@@ -134,7 +140,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=0, help="0: the preset's")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
-    parser.add_argument("--repeats", type=int, default=20, help="measured rounds; 0: one step of each arm alone")
+    parser.add_argument("--repeats", type=int, default=20, help="measured rounds; 0: one step an arm, alone")
     parser.add_argument("--warmup", type=int, default=2, help="rounds that are not measured")
     parser.add_argument("--derive", action="store_true", help="run the baseline and MRM's parts, add up the other arms")
     parser.add_argument("--quick", action="store_true", help="9 rounds at the embedded size")
@@ -145,7 +151,7 @@ def main() -> None:
     if args.alone:
         return print_alone(*args.alone, args)
     if args.repeats < 0 or "baseline" not in args.arms:
-        parser.error("expected no negative number of rounds, and the baseline among the arms")
+        parser.error("expected --repeats of at least 0, and the baseline among the arms")
     if args.quick:
         args.preset, args.repeats, args.warmup = "small", 9, 1
         args.name = args.name or f"quick-{args.device}"
@@ -155,11 +161,12 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for method in args.methods:
         results["rows"].append(measure(method, args))
-        if "mrm" in args.arms:
+        if "mrm" in args.arms and args.repeats:
             print(f"{method}: MRM {overhead(results['rows'][-1], 'mrm')[0]:+.1f} %", flush=True)
         stem.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
     stem.with_suffix(".md").write_text(table(results))
-    plot(results, stem.with_suffix(".png"))
+    if args.repeats:
+        plot(results, stem.with_suffix(".png"))
     print(table(results))
 
 

@@ -1,4 +1,4 @@
-"""Classes of every pixel of one's own images, from a checkpoint of a run or a released file of DAFormer, HRDA or MIC.
+"""Classes of every pixel of one's own images, from a run or a released file of DAFormer, HRDA, MIC or VFM-UDA.
 
 python examples/predict.py runs/mic+mrm-seed0 street.jpg --out predictions
 python examples/predict.py runs/mic+mrm-seed0 photos/ --out predictions --overlay      # all images below the folder

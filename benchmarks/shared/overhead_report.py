@@ -49,10 +49,10 @@ def rebuilder_share(row: dict[str, Any]) -> float | None:
 def table(results: dict[str, Any]) -> str:
     """Markdown: a row per method and arm; the parts of MRM's pass; prediction."""
     rows = results["rows"]
-    if results["rounds"] == 0:
-        once = "One step of each arm, the first of a process of its own."
-        return "\n\n".join([steps_table(rows), once, made_by(results)]) + "\n"
-    blocks = [steps_table(rows), parts_table(rows), inference_table(rows)]
+    blocks = [steps_table(rows)]
+    if not results["rounds"]:
+        return "\n\n".join([*blocks, "Alone: one step in a process of its own.", made_by(results)]) + "\n"
+    blocks += [parts_table(rows), inference_table(rows)]
     spread = "range of" if results["rounds"] < FEW else "median and 95 % interval of"
     if any(row["derived"] for row in rows):
         blocks.append(
@@ -64,18 +64,23 @@ def table(results: dict[str, Any]) -> str:
 
 def steps_table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| method | network, crop, batch | arm | ms per step | images/s | overhead | peak memory |",
-        "|---|---|---|---|---|---|---|",
+        "| method | network, crop, batch | arm | ms per step | images/s | overhead | alone: ms | peak memory |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         what = f"{row['network']}, {row['crop'][0]} x {row['crop'][1]}, {row['batch_size']}"
-        for arm, seconds in row["seconds"].items():
-            median = statistics.median(seconds)
-            cost = "" if arm == "baseline" else percent(overhead(row, arm))
-            memory = f"{row['peak_memory_mib'][arm]:.0f} MiB" if arm in row["peak_memory_mib"] else ""
+        for arm in row["seconds"] | row["seconds_alone"]:
+            alone = memory = cost = ""
+            speed = " | "
+            if arm in row["seconds_alone"]:
+                alone = f"{1000 * row['seconds_alone'][arm]:.0f}"
+                memory = f"{row['peak_memory_mib'][arm]:.0f} MiB"
+            if seconds := row["seconds"].get(arm):
+                median = statistics.median(seconds)
+                cost = "" if arm == "baseline" else percent(overhead(row, arm))
+                speed = f"{1000 * median:.0f} | {2 * row['batch_size'] / median:.3g}"
             name = f"{arm} (derived)" if arm in row["derived"] else arm
-            speed = f"{1000 * median:.0f} | {2 * row['batch_size'] / median:.3g}"
-            lines.append(f"| {row['method']} | {what} | {name} | {speed} | {cost} | {memory} |")
+            lines.append(f"| {row['method']} | {what} | {name} | {speed} | {cost} | {alone} | {memory} |")
     return "\n".join(lines)
 
 

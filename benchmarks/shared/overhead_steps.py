@@ -95,8 +95,8 @@ class Bench:
             optimizer.zero_grad()
         self.trainer.train_step(STEP, self.batch, self.models, cfg, Draws(cfg, STEP))
         self.models.passes.step(used)
-        if after := getattr(self.trainer, "after_step", None):
-            after(STEP, self.models, cfg)
+        if hasattr(self.trainer, "after_step"):  # VFM-UDA's teacher
+            self.trainer.after_step(STEP, self.models, cfg)
 
     def parts(self) -> dict[str, float]:
         """Seconds of each part of MRM's pass; features are cut from the graph between the parts."""

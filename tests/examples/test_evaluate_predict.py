@@ -339,6 +339,26 @@ def test_a_released_file_is_evaluated_and_predicts(released, scenes, tmp_path, c
     assert "dot.png: could not be predicted at 2 x 2 pixels" in capsys.readouterr().err
 
 
+def test_a_file_of_vfm_uda_is_evaluated_and_predicts(scenes, tmp_path, capsys):
+    pytest.importorskip("timm", minversion="1.0.20")
+    from released_files import vfm_checkpoint
+    from uda.networks import build_network
+
+    torch.manual_seed(0)
+    file = tmp_path / "step40000.ckpt"
+    torch.save({"state_dict": vfm_checkpoint(build_network("vit_small_patch14_dinov2", "light", 19))}, file)
+    options = ["--size", "64", "128", "--window", "64", "--device", "cpu"]
+    target = f"cityscapes:{scenes[1]}"
+    result = evaluate.main([str(file), "--target", target, *options, "--save", str(tmp_path / "pictures")])
+    assert result["miou"].keys() == {"student", "teacher"}
+    assert "released checkpoint, student and teacher\n" in capsys.readouterr().out
+    image = open_domain(target, "val").samples[0].image
+    assert predict.main([str(file), str(image), "--out", str(tmp_path), *options]) == 0
+    name = f"{image.stem}_labelTrainIds.png"
+    counted = next((tmp_path / "pictures" / "student").glob(f"**/{name}"))
+    assert (np.array(Image.open(tmp_path / name)) == np.array(Image.open(counted))).all()
+
+
 def test_defaults_and_errors_of_released_files(released, tmp_path):
     loaded = load_networks(released)
     assert (loaded.size, loaded.window, loaded.names) == ((512, 1024), 0, CITYSCAPES_NAMES)

@@ -216,6 +216,20 @@ def test_the_script_in_two_processes(vfm):
     assert load_networks(vfm.out).settings.encoder == "small_vit"
 
 
+@pytest.mark.slow
+def test_an_unreachable_hub_is_one_line(vfm, tmp_path, monkeypatch):
+    pytest.importorskip("timm", minversion="1.0.20")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
+    encoder = ["--encoder", "vit_small_patch14_dinov2.lvd142m", "--encoder-weights", "hub"]
+    done = launch(sys.executable, SCRIPT, *words(vfm), *encoder)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: the weights of vit_small_patch14_dinov2.lvd142m could not be fetched")
+    assert "--encoder-weights PATH" in last
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -28,3 +28,15 @@ def official_names(network: nn.Module) -> list[str]:
         key = key.replace("thwise.", "thwise_conv.").replace("pointwise.", "pointwise_conv.")
         out.append(key.replace(".fuse.", ".fuse_layer.").replace(".classify.", ".conv_seg."))
     return out
+
+
+def vfm_checkpoint(network: nn.Module) -> dict[str, Tensor]:
+    """The network's weights under the names of VFM-UDA's and DINOv2's code, as student and teacher."""
+    out = {}
+    for key, value in network.state_dict().items():
+        name = key.replace("encoder.body.", "encoder.").replace("decoder.upscale.", "upscale.")
+        name = name.replace("decoder.classify.", "out.")
+        out |= {f"network.{name}": value, f"network_ema.{name}": value + 1}
+    for model in ("network", "network_ema"):
+        out[f"{model}.token_masking.mask_token"] = out[f"{model}.encoder.mask_token"]
+    return out

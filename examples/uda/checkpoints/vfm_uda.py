@@ -53,6 +53,9 @@ def read_weights_only(path: Path) -> Any:
     """What `read_tensors` reads, and files that hold objects of other classes besides, which come back empty.
 
     Lightning saves what a model was built with beside its weights.
+
+    Raises:
+        ValueError: the file is damaged, or what cannot be left out: PyTorch fills plain dicts and lists alone.
     """
     serialization: Any = torch.serialization
     names = []
@@ -61,8 +64,12 @@ def read_weights_only(path: Path) -> Any:
             names = serialization.get_unsafe_globals_in_checkpoint(path)
     if not names:
         return read_tensors(path)
-    with serialization.safe_globals([(_LeftOut, name) for name in names]):
-        return read_tensors(path)
+    try:
+        with serialization.safe_globals([(_LeftOut, name) for name in names]):
+            return read_tensors(path)
+    except ValueError as error:
+        held = f"it holds {', '.join(names)}; what is left out must not be a subclass of dict or list"
+        raise ValueError(f"{error}; {held}") from error
 
 
 def is_vfm(state_dict: dict[str, Tensor]) -> bool:

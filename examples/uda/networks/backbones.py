@@ -175,7 +175,7 @@ def make_body(name: str, weights: str | None, **options: Any) -> tuple[Any, dict
         options: of `timm.create_model`.
 
     Raises:
-        ValueError: no such model, or the file does not fit it.
+        ValueError: no such model or tag, one that does not take the options, or a file that does not fit it.
         FileNotFoundError: no such file.
         ConnectionError: the weights could not be fetched; the message says from where to do it by hand.
     """
@@ -184,37 +184,29 @@ def make_body(name: str, weights: str | None, **options: Any) -> tuple[Any, dict
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"encoder {name}: needs timm: pip install 'mrm-loss[models]' ({error})") from error
 
-    try:
-        known = timm.is_model(name.partition(".")[0])
-        weights_of = timm.models.get_pretrained_cfg(name) if known else None
-    except RuntimeError:  # a tag that the model does not have
-        weights_of = None
-    if weights_of is None:
+    if not timm.is_model(name.partition(".")[0]):
         raise ValueError(f"name: expected an encoder of timm or segmentation_models_pytorch, got {name!r}")
-
-    def create(pretrained: bool, **more: Any) -> Any:
-        try:
-            return timm.create_model(name, pretrained, **options, **more)
-        except TypeError as error:  # BEiT and others whose positions are tied to one size
-            raise ValueError(f"name: {name} does not take images of any size ({error})") from error
-
-    if weights is None:
-        return create(False), None
-    if weights not in _HUB:
-        state = read_weights(weights)
-        try:
-            body = create(True, pretrained_cfg_overlay={"state_dict": dict(state)})
-        except (RuntimeError, KeyError) as error:
-            reasons = " ".join(line.strip() for line in str(error).splitlines())
-            raise ValueError(f"encoder weights: {weights} does not fit {name}: {reasons[:400]}") from error
-        return body, state
     try:
-        return create(True), None
-    except ValueError:
-        raise
+        published = timm.models.get_pretrained_cfg(name)
+    except RuntimeError as error:  # a wrong tag
+        raise ValueError(f"encoder {name}: {error}") from error
+    from_hub, repository = weights in _HUB, published.hf_hub_id if published else None
+    if from_hub and not repository:
+        raise ValueError(f"encoder weights: timm has none for {name} on the hub; give a file")
+    state = None if weights is None or from_hub else read_weights(weights)
+    overlay: dict[str, Any] = {} if state is None else {"pretrained_cfg_overlay": {"state_dict": dict(state)}}
+    try:
+        return timm.create_model(name, pretrained=weights is not None, **overlay, **options), state
+    except TypeError as error:  # an architecture without one of the options
+        raise ValueError(f"encoder {name}: cannot be built as needed here ({error})") from error
     except Exception as error:
-        url = f"https://huggingface.co/{weights_of.hf_hub_id}/resolve/main/model.safetensors"
-        raise ConnectionError(_how_to_fetch(name, url, error)) from error
+        if from_hub:
+            url = f"https://huggingface.co/{repository}/resolve/main/model.safetensors"
+            raise ConnectionError(_how_to_fetch(name, url, error)) from error
+        if state is None:
+            raise
+        reasons = " ".join(line.strip() for line in str(error).splitlines())
+        raise ValueError(f"encoder weights: {weights} does not fit {name}: {reasons[:400]}") from error
 
 
 def _fits(key: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> bool:

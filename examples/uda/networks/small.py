@@ -1,8 +1,8 @@
 """Networks small enough to train on a laptop, for the embedded street scenes: a convolutional one and a transformer.
 
-They have 0.22 and 0.25 million parameters. The convolutional encoder sees little beyond a cell (levels at strides 4 and
-8), its decoder gathers context with dilated convolutions, so that rebuilding a masked cell from its surroundings is
-worth something.
+With their heads they have 0.21 and 0.25 million parameters. The convolutional encoder sees little beyond a cell (levels
+at strides 4 and 8), its decoder gathers context with dilated convolutions, so that rebuilding a masked cell from its
+surroundings is worth something.
 """
 
 from __future__ import annotations

@@ -111,6 +111,7 @@ def vfm(source: str) -> dict[str, Any]:
         "source_size": (1520, 2560) if source.startswith("synthia:") else (1440, 2620),
         "target_size": (1024, 2048),
         "scale_jitter": 0.1,
+        "mic_block_size": 64,  # of pyramids; transformers hide patches
         "batch_size": 8,
         # 5e-5 times the root of the whole batch, a tenth of it on the encoder
         "lr": 5e-6 * 8**0.5,
@@ -128,5 +129,4 @@ def vfm(source: str) -> dict[str, Any]:
         "rare_min_pixels": 3000,
         "rare_min_crop_ratio": 2.0,
         "eval_window": 1024,
-        "mic_block_size": 64,  # of encoders without tokens: MIC's at this crop
     }

@@ -31,6 +31,12 @@ def test_one_resolution_brings_daformers_data(monkeypatch):
     assert (two.crop, two.eval_window, two.mic_block_size) == ((1024, 1024), 1024, 64)
 
 
+def test_blocks_of_a_1024_crop_are_mics():
+    """Pyramids in VFM-UDA's trainer get them in place of hidden patches."""
+    values = preset_values("paper", "vfm")
+    assert (values["crop"], values["mic_block_size"]) == ((1024, 1024), 64)
+
+
 def test_synthia_has_frames_of_its_own(monkeypatch):
     words = ["--preset", "paper", "--source", "synthia:there", "--target", "cityscapes:here"]
     assert parsed(monkeypatch, *words).source_size == (1520, 2560)
