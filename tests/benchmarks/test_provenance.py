@@ -27,3 +27,4 @@ def test_every_result_says_how_it_was_made(path):
     assert words[0] == "python" and (ROOT / words[1]).is_file()
     assert isinstance(result["environment"], dict)
     assert all(result[key] for key in ("commit", "machine", "torch", "python"))
+    assert "-dirty" not in path.read_text()
