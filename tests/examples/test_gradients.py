@@ -21,7 +21,7 @@ from uda.training.run import Run, batches_of, one_step
 
 STEP = 5
 METHODS = ["dacs", "daformer", "hrda", "mic", "vfm"]
-BLOCKS = {"small": 5, "small_vit": 8}  # that can be checkpointed
+BLOCKS = {"small": 5, "small_vit": 6}  # that can be checkpointed
 
 
 def settings_for(settings, method, **changes):
