@@ -55,12 +55,6 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
     lacking = {"mic": (), "vfm": ("mixed", "masked")}.get(method, ("masked",))
     arms = [arm for arm in args.arms if arm not in lacking]
     alone = {arm: step_alone(method, arm, args) for arm in arms if arm in ("baseline", "mrm", "masked")}
-    if args.repeats == 0:
-        return described(settings_for(method, args)) | {
-            "seconds": {arm: [took] for arm, (took, _) in alone.items()},
-            "derived": [],
-            "peak_memory_mib": {arm: memory for arm, (_, memory) in alone.items()},
-        }
     bench = Bench(settings_for(method, args))
     network = [bench.settings.encoder, bench.settings.decoder] + ["HRDA"] * bench.settings.hrda
     network += ["activations checkpointed"] * args.checkpoint_activations
@@ -82,17 +76,6 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
         "seconds_alone": {arm: seconds for arm, (seconds, _) in alone.items()},
         "peak_memory_mib": {arm: memory for arm, (_, memory) in alone.items()},
         "inference": bench.inference(1 if args.derive else args.repeats) if args.repeats else {},
-    }
-
-
-def described(settings: Settings) -> dict[str, Any]:
-    """What was measured."""
-    saving = ", activations checkpointed" if settings.checkpoint_activations else ""
-    return {
-        "method": settings.method,
-        "network": f"{settings.encoder}, {settings.decoder}{', HRDA' if settings.hrda else ''}{saving}",
-        "crop": list(settings.crop),
-        "batch_size": settings.batch_size,
     }
 
 

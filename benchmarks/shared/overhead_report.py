@@ -33,8 +33,6 @@ def relative(seconds: list[float], base: list[float]) -> tuple[float, float, flo
 
 
 def percent(values: tuple[float, float, float]) -> str:
-    if values[1] == values[2]:  # one round
-        return f"{values[0]:+.1f} %"
     return f"{values[0]:+.1f} % ({values[1]:+.1f} to {values[2]:+.1f})"
 
 
