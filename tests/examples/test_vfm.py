@@ -227,7 +227,7 @@ def test_an_unreachable_hub_is_one_line(vfm, tmp_path, monkeypatch):
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: the weights of vit_small_patch14_dinov2.lvd142m could not be fetched")
-    assert "--encoder-weights PATH" in last
+    assert "--encoder-weights FILE" in last
 
 
 @pytest.mark.parametrize(
