@@ -13,6 +13,7 @@ import torch
 
 from ..networks import DECODERS, OWN_ENCODERS, is_vit, known_encoder
 
+NO_FILE = ("", "imagenet", "hub")  # weights that are named otherwise than by their file
 FEATURE_DISTANCE = ("daformer", "hrda", "mic")  # the methods that hold features close to ImageNet's
 
 
@@ -96,7 +97,7 @@ def contradiction(settings: Any) -> str:
         return f"{lacking}: expected LAYOUT:PATH beside {given}, got none (neither of them: the embedded scenes)"
     for name in ("encoder_weights", "init"):
         path = getattr(cfg, name)
-        if path not in ("", "imagenet", "hub") and not Path(path).is_file():
+        if path not in NO_FILE and not Path(path).is_file():
             return f"{option(name)}: expected a file, found none at {path}"
     if cfg.mrm_on == "masked" and cfg.method != "mic":
         return "--mrm-on masked: only MIC has masked images; give --method mic"
@@ -146,7 +147,7 @@ def wrong_network(cfg: Any) -> str:
     if not known_encoder(cfg.encoder):
         names = "a name of segmentation_models_pytorch such as mit_b5 or of timm such as vit_base_patch14_dinov2"
         return f"--encoder: expected small, or {names}, got {cfg.encoder!r}"
-    if cfg.encoder in OWN_ENCODERS and cfg.encoder_weights not in ("", "imagenet", "hub"):
+    if cfg.encoder in OWN_ENCODERS and cfg.encoder_weights not in NO_FILE:
         return f"--encoder-weights: {cfg.encoder} starts from random ones; leave them out"
     if is_vit(cfg.encoder) and cfg.decoder not in ("light", "daformer"):
         return f"--decoder: expected light or daformer with --encoder {cfg.encoder}, got {cfg.decoder!r}"

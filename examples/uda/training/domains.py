@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data.domain import Domain, check_classes, open_domain
-from ..data.layouts import LAYOUTS
+from ..data.domain import Domain, check_classes, layout_and_path, open_domain
 from ..runtime.processes import from_first, rank_and_world
 from ..scenes.write import write_scenes
 from ..settings import Settings
@@ -18,19 +17,15 @@ def open_data(settings: Settings) -> tuple[Domain, Domain, Domain | None]:
         from_first(lambda: write_scenes(Path(settings.scenes)))
         source, target = f"gta5:{settings.scenes}/gta5", f"cityscapes:{settings.scenes}/cityscapes"
     for option, spec in (("--source", source), ("--target", target)):
-        check_layout(option, spec)  # both, before the files of one are looked for
+        try:
+            layout_and_path(spec)  # of both, before the files of one are looked for
+        except ValueError as error:
+            raise ValueError(f"{option}: {error}") from error
     labelled = opened("--source", source, settings.source_size)
     unlabelled = opened("--target", target, settings.target_size)
     check_classes(labelled, unlabelled)
     labelled.check_labels()
     return labelled, unlabelled, open_validation(target, settings)
-
-
-def check_layout(option: str, spec: str) -> None:
-    """Raises ValueError where it names no layout."""
-    layout, colon, _ = spec.partition(":")
-    if not colon or layout not in LAYOUTS:
-        raise ValueError(f"{option}: expected LAYOUT:PATH with LAYOUT one of {', '.join(LAYOUTS)}, got {spec!r}")
 
 
 def opened(option: str, spec: str, size: tuple[int, int] | None) -> Domain:
