@@ -61,7 +61,7 @@ def read_weights_only(path: Path) -> Any:
     names = []
     if zipfile.is_zipfile(path) and hasattr(serialization, "get_unsafe_globals_in_checkpoint"):  # torch 2.6 on
         with suppress(Exception):  # said when it is read
-            names = serialization.get_unsafe_globals_in_checkpoint(path)
+            names = sorted(serialization.get_unsafe_globals_in_checkpoint(path))  # a set of strings in a random order
     if not names:
         return read_tensors(path)
     try:
