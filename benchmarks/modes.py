@@ -36,8 +36,8 @@ MODES: dict[str, dict[str, Any]] = {
     "image by image": {"micro_batch": 1},
     "image by image, checkpointing": {"micro_batch": 1, "checkpoint_activations": True},
     "without TF32": {"tf32": False},
-    "channels last": {},
-    "bf16, channels last": {"precision": "bf16"},
+    "channels last": {"channels_last": True},
+    "bf16, channels last": {"precision": "bf16", "channels_last": True},
 }
 ON_CUDA = ("fp16", "without TF32")  # fp16 is emulated on CPUs
 
@@ -59,10 +59,6 @@ def alone(mode: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def print_alone(mode: str, args: argparse.Namespace) -> None:
     bench = Bench(settings_for(mode, args))
-    if "channels last" in mode:  # here alone: the trainers have no such setting
-        networks = (bench.models.student, bench.models.teacher, bench.models.imagenet)
-        for network in filter(None, networks):
-            network.to(memory_format=torch.channels_last)
     bench.make_optimizer_states()
     if bench.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(bench.device)

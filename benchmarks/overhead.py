@@ -6,11 +6,11 @@
     python benchmarks/overhead.py --preset paper --methods vfm ...        # VFM-UDA; commands in examples/vfm.md
 
 Steps of all arms alternate in one process, on one network, with one batch, through the trainers' own step function:
-"baseline" without MRM, "again" the same once more (the benchmark's own noise), "mrm" as in the paper, "mixed" and
-"masked" on features that the step has anyway, and "floor" with the Rebuilder replaced by the identity, which nothing
-that sends target features through encoder and decoder can undercut. With --derive only the baseline is run; to each
-of its steps the separately timed parts that an arm adds are added. With --repeats 0 only one step of "baseline", "mrm"
-and "masked" each is run, in a process of its own.
+"baseline" without MRM, "again" the same once more (the benchmark's own noise), "mrm" as in the paper, "mask-only" with
+--no-mrm-rebuild, "mixed" and "masked" on features that the step has anyway, and "floor" with the Rebuilder replaced by
+the identity, which nothing that sends target features through encoder and decoder can undercut. With --derive only the
+baseline is run; to each of its steps the separately timed parts that an arm adds are added. With --repeats 0 only one
+step of "baseline", "mrm" and "masked" each is run, in a process of its own.
 
 Overheads are medians of per-round ratios with 95 % bootstrap intervals, or ranges below 6 rounds. Peak memory and the
 time "alone" are those of the first step of a process of its own, with the optimisers' states. Prediction is compared
@@ -37,7 +37,7 @@ from uda.settings import Settings, preset_values
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ("dacs", "daformer", "hrda", "mic")  # and vfm, where it is asked for
-ARMS = ("baseline", "again", "mrm", "floor", "mixed", "masked")
+ARMS = ("baseline", "again", "mrm", "floor", "mask-only", "mixed", "masked")
 
 
 def settings_for(method: str, args: argparse.Namespace) -> Settings:

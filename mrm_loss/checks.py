@@ -61,6 +61,12 @@ def check_number(name: str, value: Any, minimum: float, *, above: bool = False) 
     return number
 
 
+def check_bool(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {describe(value)}")
+    return value
+
+
 def check_ratio(name: str, value: Any) -> float:
     ratio = check_number(name, value, -math.inf)
     if not 0 < ratio < 1:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mrm_loss.checks import check_int, check_number, check_reduction, describe, warn
+from mrm_loss.checks import check_bool, check_int, check_number, check_reduction, describe, warn
 from mrm_loss.cross_entropy import reduced_cross_entropy
 from mrm_loss.graph import nodes_of, not_reached
 from mrm_loss.inputs import check_device, check_labels, check_logits, check_values, check_weights
-from mrm_loss.rebuilder import Rebuilder, resize
+from mrm_loss.rebuilder import MaskTokens, Rebuilder, resize
 
 USAGE = """call it as
     mrm(feats, decoder, pseudo_labels)
@@ -45,6 +45,9 @@ class MRM(nn.Module):
         depth: number of transformer blocks.
         num_heads: attention heads per block.
         mlp_ratio: hidden width of a block's MLP / embed_dim.
+        rebuild: False masks without rebuilding: one learned vector per level in every masked cell (`MaskTokens`), at
+            the price of the pass through encoder and decoder alone. Not the paper's method. scale_factors, embed_dim,
+            depth, num_heads and mlp_ratio then play no part.
         loss_weight: factor on the loss (lambda in the paper).
         ignore_index: label id that does not count.
         reduction: "mean" divides by the number of all pixels, ignored ones included, as self-training code does;
@@ -68,6 +71,7 @@ class MRM(nn.Module):
         depth: int = 2,
         num_heads: int = 16,
         mlp_ratio: float = 4.0,
+        rebuild: bool = True,
         loss_weight: float = 1.0,
         ignore_index: int = 255,
         reduction: str = "mean",
@@ -79,17 +83,20 @@ class MRM(nn.Module):
         self.loss_weight = check_number("loss_weight", loss_weight, 0)
         self.ignore_index = check_int("ignore_index", ignore_index, -(2**63))
         self.reduction = check_reduction(reduction)
-        self.rebuilder = Rebuilder(
-            encoder_channels,
-            scale_factors=scale_factors,
-            mask_ratio=mask_ratio,
-            block_size=block_size,
-            grid_size=grid_size,
-            embed_dim=embed_dim,
-            depth=depth,
-            num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
-        )
+        masking: Any = {"mask_ratio": mask_ratio, "block_size": block_size, "grid_size": grid_size}
+        self.rebuilder: Rebuilder | MaskTokens
+        if check_bool("rebuild", rebuild):
+            self.rebuilder = Rebuilder(
+                encoder_channels,
+                scale_factors=scale_factors,
+                embed_dim=embed_dim,
+                depth=depth,
+                num_heads=num_heads,
+                mlp_ratio=mlp_ratio,
+                **masking,
+            )
+        else:
+            self.rebuilder = MaskTokens(encoder_channels, **masking)
         self._decoder_was_pickled = False
         self._read_values_once = False
         self._warned_detached = False

@@ -1,4 +1,7 @@
-"""The Rebuilder: masks an encoder's features and rebuilds them from what is left (paper, section 3)."""
+"""The Rebuilder: masks an encoder's features and rebuilds them from what is left (paper, section 3).
+
+`MaskTokens` masks them and rebuilds nothing: the control, and the cheaper choice where it does as well.
+"""
 
 from __future__ import annotations
 
@@ -105,22 +108,8 @@ class Rebuilder(nn.Module):
         Raises:
             TypeError, ValueError: `feats` or `mask` do not fit.
         """
-        levels = check_levels(feats, self.encoder_channels)
-        last: Tensor = levels[-1]
-        if last.device != self.mask_token.device:
-            raise ValueError(
-                f"feats: expected features on {self.mask_token.device}, where the Rebuilder is, got {last.device}; "
-                f"move it there: mrm.to({str(last.device)!r})"
-            )
-        self._warn_if_coarse(last)
-        batch_size = last.shape[0]
-        if mask is None:
-            check_generator(generator)
-            mask = draw_mask(batch_size, self.grid_size, self.mask_ratio, self.block_size, generator, last.device)
-        mask = check_mask(mask, batch_size, self.grid_size)
-        mask = mask.to(last.device, non_blocking=mask.device.type == "cpu")
-
-        tokens = self.rebuild_tokens(last, mask)
+        levels, mask = masked(self, feats, mask, generator)
+        tokens = self.rebuild_tokens(levels[-1], mask)
         rebuilt = [
             level if channels is None else fuse(level, project(tokens), mask)
             for level, channels, project in zip(levels, self.encoder_channels, self.projectors)
@@ -144,21 +133,88 @@ class Rebuilder(nn.Module):
         z = rearrange(self.norm(z), "b (h w) e -> b e h w", h=rows)
         return z
 
-    def _warn_if_coarse(self, last: Tensor) -> None:
-        if torch.compiler.is_compiling() or self._warned_coarse:
-            return
-        (height, width), (rows, cols) = last.shape[-2:], self.grid_size
-        if height < rows or width < cols:
-            self._warned_coarse = True
-            warn(
-                f"feats: the last level ({height} x {width}) is coarser than the mask's grid ({rows} x {cols}), so it "
-                f"shows what finer levels hide; use grid_size=({min(height, rows)}, {min(width, cols)}) at this size"
-            )
-
     def extra_repr(self) -> str:
         return (
             f"encoder_channels={self.encoder_channels}, scale_factors={self.scale_factors}, "
             f"grid_size={self.grid_size}, mask_ratio={self.mask_ratio}, block_size={self.block_size}"
+        )
+
+
+class MaskTokens(nn.Module):
+    """Masks 40 % of the features and puts one learned vector per level in their place; keeps the rest as it was.
+
+    Args: as `mrm_loss.MRM`, which owns one where `rebuild` is False. Call, returns and errors: as `Rebuilder.forward`.
+    """
+
+    def __init__(
+        self,
+        encoder_channels: int | Sequence[int | None],
+        *,
+        mask_ratio: float = 0.4,
+        block_size: int = 1,
+        grid_size: int | tuple[int, int] = 16,
+    ) -> None:
+        super().__init__()
+        self.encoder_channels, _ = check_channels(encoder_channels)
+        self.mask_ratio = check_ratio("mask_ratio", mask_ratio)
+        self.grid_size = check_grid("grid_size", grid_size)
+        self.block_size = check_block_size(block_size, self.grid_size)
+        self.tokens = nn.ParameterDict(
+            {str(i): torch.empty(channels) for i, channels in enumerate(self.encoder_channels) if channels is not None}
+        )
+        self.reset_parameters()
+        self._warned_coarse = False
+
+    def reset_parameters(self) -> None:
+        """N(0, 0.02), as the Rebuilder's mask token."""
+        for token in self.tokens.values():
+            nn.init.normal_(token, std=0.02)
+
+    def forward(
+        self, feats: Any, mask: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Any, Tensor]:
+        levels, mask = masked(self, feats, mask, generator)
+        filled = list(levels)
+        for name, token in self.tokens.items():
+            level = levels[int(name)]
+            filled[int(name)] = fuse(level, token[None, :, None, None].expand(-1, -1, *level.shape[-2:]), mask)
+        return _like(feats, filled), mask
+
+    def extra_repr(self) -> str:
+        return (
+            f"encoder_channels={self.encoder_channels}, grid_size={self.grid_size}, mask_ratio={self.mask_ratio}, "
+            f"block_size={self.block_size}"
+        )
+
+
+def masked(
+    module: Rebuilder | MaskTokens, feats: Any, mask: Tensor | None, generator: torch.Generator | None
+) -> tuple[list[Tensor], Tensor]:
+    """The levels of `feats`, checked, and the mask that was given or is drawn now, on their device."""
+    levels = check_levels(feats, module.encoder_channels)
+    last, device = levels[-1], next(module.parameters()).device
+    if last.device != device:
+        raise ValueError(
+            f"feats: expected features on {device}, where the Rebuilder is, got {last.device}; "
+            f"move it there: mrm.to({str(last.device)!r})"
+        )
+    _warn_if_coarse(module, last)
+    if mask is None:
+        check_generator(generator)
+        mask = draw_mask(len(last), module.grid_size, module.mask_ratio, module.block_size, generator, device)
+    mask = check_mask(mask, len(last), module.grid_size)
+    return levels, mask.to(device, non_blocking=mask.device.type == "cpu")
+
+
+def _warn_if_coarse(module: Rebuilder | MaskTokens, last: Tensor) -> None:
+    if torch.compiler.is_compiling() or module._warned_coarse:
+        return
+    (height, width), (rows, cols) = last.shape[-2:], module.grid_size
+    if height < rows or width < cols:
+        module._warned_coarse = True
+        warn(
+            f"feats: the last level ({height} x {width}) is coarser than the mask's grid ({rows} x {cols}), so it "
+            f"shows what finer levels hide; use grid_size=({min(height, rows)}, {min(width, cols)}) at this size"
         )
 
 

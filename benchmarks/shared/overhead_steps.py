@@ -23,7 +23,7 @@ from uda.networks import Encoder
 from uda.networks.segmentor import pixel_loss
 from uda.selftraining.draws import Draws
 from uda.settings import Settings
-from uda.training.models import Models
+from uda.training.models import Models, mrm_of
 from uda.training.optimizers import optimizers_of
 
 from .measuring import timed
@@ -67,7 +67,11 @@ class Bench:
             self.models.imagenet = Encoder(settings.encoder).eval().requires_grad_(False).to(self.device)
         self.mrm = self.models.student.mrm
         network, mrm = optimizers_of(self.settings, self.models.student)
-        self.optimizers = {"network": network, "mrm": mrm}
+        without = dataclasses.replace(self.settings, mrm_rebuild=False)
+        self.mask_tokens: Any = mrm_of(without, self.models.student.network)
+        self.mask_tokens.to(self.device)
+        tokens = torch.optim.AdamW(self.mask_tokens.parameters(), lr=0.0)
+        self.optimizers = {"network": network, "mrm": mrm, "mask-only": tokens}
         self.batch = synthetic_batch(self.settings, len(STREETS)).to(self.device)
 
     def drop_mrm(self) -> None:
@@ -87,10 +91,16 @@ class Bench:
     def step(self, arm: str) -> None:
         """The trainers' own step, with MRM as the arm has it."""
         student = self.models.student
-        student.mrm = {"baseline": None, "again": None, "floor": IdentityRebuilder()}.get(arm, self.mrm)
+        others: dict[str, tuple[Any, list[str]]] = {
+            "baseline": (None, []),
+            "again": (None, []),
+            "floor": (IdentityRebuilder(), []),
+            "mask-only": (self.mask_tokens, ["mask-only"]),
+        }
+        student.mrm, own = others.get(arm, (self.mrm, ["mrm"]))
         on = arm if arm in ("mixed", "masked") else "target"
         cfg = dataclasses.replace(self.settings, mrm_on=on)
-        used = list(self.optimizers.values()) if student.mrm is self.mrm else [self.optimizers["network"]]
+        used = [self.optimizers[name] for name in ("network", *own)]
         for optimizer in used:
             optimizer.zero_grad()
         self.trainer.train_step(STEP, self.batch, self.models, cfg, Draws(cfg, STEP))

@@ -76,6 +76,7 @@ ARMS |= {
     "dacs, MRM's time": Arm(settings=OFF | DACS_TIME),
     "dacs+mask-only, MRM's time": Arm(settings=DACS_MASK_TIME, changes=(mask_only,)),
     "dacs, mixed twice": Arm(settings=OFF, step=mixed_twice),
+    "dacs+vector": Arm(settings={"mrm_rebuild": False}),
 }
 NOTHING = {
     f"dacs+nothing-masked x{weight:g}{'' if augment else ' plain'}": nothing_masked(weight, augment)
@@ -152,6 +153,7 @@ MIC = ["mic", "mic+mrm", "mic+mask-only"]
 # (what it is, arms, seeds): made in this order, a seed's arms before the next seed's
 QUEUE: list[tuple[str, list[str], list[int]]] = [
     ("confirming, DACS, first half", MAIN, CONFIRMING[:6]),
+    ("the library's option", ["dacs+vector"], CONFIRMING[:6]),
     ("confirming, MIC", MIC, CONFIRMING[:6]),
     ("screen of item 2", MAIN + [arm for regime in REGIMES.values() for arm in regime], DEVELOPMENT[:1]),
     ("development, nothing masked", list(NOTHING), DEVELOPMENT),

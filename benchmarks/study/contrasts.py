@@ -19,6 +19,7 @@ ARMS = {
         "dacs+nothing-masked",
         "dacs+mask-only",
         "dacs+mask-only, MRM's time",
+        "dacs+vector",
         "dacs+local",
         "dacs+mrm",
     ],
@@ -36,6 +37,9 @@ CONTRASTS = {
         ("dacs+mrm", "dacs, MRM's time"),
         ("dacs+mrm", "dacs+mask-only, MRM's time"),
         ("dacs+mrm", "dacs, mixed twice"),
+        ("dacs+mrm", "dacs+vector"),
+        ("dacs+vector", "dacs"),
+        ("dacs+vector", "dacs+mask-only"),
     ],
     "mic": [
         ("mic+mrm", "mic+mask-only"),

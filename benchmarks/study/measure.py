@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from trainers import (
     normalise,
 )
 
-from mrm_loss import MRM, random_mask
+from mrm_loss import MRM, Rebuilder, random_mask
 
 RATIO = 0.4  # of masked cells in the measurement, whatever an arm trains with
 
@@ -47,8 +48,9 @@ def at_masked_cells(
     """
     sources: dict[str, Any] = {"own": None}
     if mrm is not None and settings.mrm_mask_ratio > 1e-6:  # else nothing was ever filled
-        sources["filled"] = mrm.rebuilder.rebuild_tokens
-        sources["blank"] = lambda last, mask: blank_tokens(mrm.rebuilder, last, mask)
+        sources["filled"] = lambda levels, mask: mrm.rebuild(levels, mask)[0]
+        if isinstance(mrm.rebuilder, Rebuilder):
+            sources["blank"] = lambda levels, mask: with_blank_tokens(mrm.rebuilder, levels, mask)
     whole = torch.zeros(classes, classes, dtype=torch.int64)
     at_masked = {name: torch.zeros_like(whole) for name in sources}
     was_training = network.training
@@ -59,9 +61,8 @@ def at_masked_cells(
         draws = generator(0, "measured cells", index)
         mask = random_mask(1, settings.mrm_grid, RATIO, settings.mrm_block_size, generator=draws)
         hidden = F.interpolate(mask.float(), labels.shape, mode="nearest")[0, 0].bool()
-        for name, tokens in sources.items():
-            logits = predict(network, image, mrm, mask, tokens)
-            predicted = logits[0].argmax(0)
+        for name, fill in sources.items():
+            predicted = network.predict(image, fill and partial(fill, mask=mask))[0].argmax(0)
             at_masked[name] += confusion_matrix(labels[hidden], predicted[hidden], classes)
             if name == "own":
                 whole += confusion_matrix(labels, predicted, classes)
@@ -69,16 +70,15 @@ def at_masked_cells(
     return whole, {name: scores(confusion) for name, confusion in at_masked.items()}
 
 
-def predict(network: Segmentor, image: Tensor, mrm: MRM | None, mask: Tensor, tokens: Any) -> Tensor:
-    """Logits of an image whose masked cells hold what the projectors make of `tokens(last level, mask)`."""
-    if mrm is None or tokens is None:
-        return network.predict(image)
-    trained = mrm.rebuilder.rebuild_tokens
-    mrm.rebuilder.rebuild_tokens = tokens
+def with_blank_tokens(rebuilder: Rebuilder, levels: list[Tensor], mask: Tensor) -> list[Tensor]:
+    """The levels, masked cells filled with what the projectors make of the mask token alone."""
+    trained = rebuilder.rebuild_tokens
+    rebuilder.rebuild_tokens = partial(blank_tokens, rebuilder)  # type: ignore[method-assign]
     try:
-        return network.predict(image, lambda levels: mrm.rebuild(levels, mask)[0])
+        filled: list[Tensor] = rebuilder(levels, mask)[0]
+        return filled
     finally:
-        mrm.rebuilder.rebuild_tokens = trained
+        rebuilder.rebuild_tokens = trained  # type: ignore[method-assign]
 
 
 def scores(confusion: Tensor) -> dict[str, float]:

@@ -41,7 +41,7 @@ def overhead_of(tmp_path_factory):
 @pytest.mark.slow
 def test_every_arm_runs(overhead_of):
     (row,), table = overhead_of("--methods", "mic")
-    assert list(row["seconds"]) == ["baseline", "again", "mrm", "floor", "mixed", "masked"]
+    assert list(row["seconds"]) == ["baseline", "again", "mrm", "floor", "mask-only", "mixed", "masked"]
     assert all(f"| {arm} |" in table for arm in row["seconds"])
     assert list(row["peak_memory_mib"]) == ["baseline", "mrm", "masked"]
     assert row["inference"]["same_outputs"] is True

@@ -19,6 +19,8 @@ import worlds
 from measure import at_masked_cells, with_target_statistics
 from trainers import TRAINERS, Settings, scenes, train
 
+from mrm_loss import MaskTokens
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
@@ -188,6 +190,15 @@ def test_the_global_encoder_starts_as_the_local_one_and_sees_everything(settings
     image.requires_grad_()
     network.encode(image)[1][0, 0, 0, 0].backward()
     assert image.grad[..., -8:, -8:].abs().sum() > 0
+
+
+def test_the_vector_is_measured_as_what_fills(settings, tmp_path):
+    run = opened("dacs+vector", settings, tmp_path)
+    student = run.models.student
+    assert type(student.mrm.rebuilder) is MaskTokens
+    _, masked = at_masked_cells(student.network, student.mrm, run.validation, len(run.models.classes), run.settings)
+    assert list(masked) == ["own", "filled"]
+    assert masked["own"] != masked["filled"]
 
 
 def test_measurement_leaves_the_run_as_it_was(settings, tmp_path):

@@ -1,4 +1,4 @@
-"""Two processes, parts of a batch and checkpointed activations give the gradients of the whole batch, in float64."""
+"""Two processes, parts of a batch, checkpointed activations and channels-last weights give the same gradients."""
 
 from __future__ import annotations
 
@@ -170,3 +170,21 @@ def test_checkpointed_activations(settings, tmp_path, method, freeze):
         assert a.keys() == b.keys()
         for name in a:
             assert torch.equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_channels_last(settings, tmp_path, method):
+    plain, last = (
+        gradients(settings_for(settings, method, channels_last=layout, out=str(tmp_path / f"{layout}")))
+        for layout in (False, True)
+    )
+    for name, loss in plain[0].items():
+        torch.testing.assert_close(last[0][name], loss, rtol=1e-10, atol=0)
+    check(last[1], plain[1])
+
+
+def test_channels_last_concerns_the_networks(settings):
+    models = Run(settings_for(settings, "mic", channels_last=True), train_mic_mrm.Student).models
+    networks = [*models.student.network.parameters(), *models.teacher.parameters()]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in networks if p.ndim == 4)
+    assert all(p.is_contiguous() for p in models.student.mrm.parameters())

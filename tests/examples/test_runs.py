@@ -24,6 +24,8 @@ from uda.settings import load_settings
 from uda.training.loop import telling_how_to_go_on, train
 from uda.training.run import Run, batches_of, one_step
 
+from mrm_loss import MaskTokens
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
@@ -163,6 +165,28 @@ def test_a_resumed_run_is_the_uninterrupted_run(settings, tmp_path, stop_at):
             assert all(torch.equal(x["state"][k][name], y["state"][k][name]) for name in x["state"][k])
 
     assert losses(whole) == losses(again)
+
+
+@pytest.mark.parametrize("method", ["dacs", "hrda"])
+def test_masking_without_rebuilding(settings, method):
+    """Trains, resumes and evaluates as MRM does; the checkpoint holds a vector per level and nothing of a Rebuilder."""
+    changes = {"hrda": True, "detail_crop": 24, "mrm_grid": (3, 6)} if method == "hrda" else {}
+    cfg = dataclasses.replace(settings, method=method, mrm_rebuild=False, threshold=0.05, **changes)
+    run = train(dataclasses.replace(cfg, out=f"{cfg.out}-whole"), train_mic_mrm.Student, train_mic_mrm.train_step)
+    assert type(run.models.student.mrm.rebuilder) is MaskTokens
+    assert losses(run)[-1]["mrm"] > 0
+    vectors = {key for key in run.models.student.state_dict() if key.startswith("mrm.")}
+    assert vectors == {f"mrm.rebuilder.tokens.{i}" for i in range(len(vectors))}
+    half = Run(cfg, train_mic_mrm.Student)
+    for batch in [batches_of(half)[i] for i in range(3)]:
+        one_step(half, batch, train_mic_mrm.train_step)
+        half.step += 1
+    half.save()
+    half.lock.close()
+    again = train(dataclasses.replace(cfg, resume=cfg.out), train_mic_mrm.Student, train_mic_mrm.train_step)
+    for key, value in run.models.student.state_dict().items():
+        assert torch.equal(value, again.models.student.state_dict()[key]), key
+    assert "mrm.*" in load_networks(again.folder, ("student",)).dropped
 
 
 def test_a_run_never_overwrites_another(settings):

@@ -133,6 +133,9 @@ class Settings:
     mrm_mask_ratio: float = setting(0.4, "share of the feature grid that is masked", above=0, below=1)
     mrm_block_size: int = setting(2, "side in cells of masked blocks (1 in the paper)", low=1)
     mrm_grid: tuple[int, int] = setting((12, 24), "token grid (16 16 in the paper)", names="ROWS COLS", low=1)
+    mrm_rebuild: bool = setting(
+        True, "masked features are rebuilt; without, one learned vector per level stands in their place (our addition)"
+    )
     mrm_width: int = setting(64, "width of the Rebuilder (512 in the paper)", low=4)
     mrm_depth: int = setting(2, "transformer blocks of the Rebuilder (2 in the paper)", low=1)
     mrm_heads: int = setting(4, "attention heads of the Rebuilder (16 in the paper)", low=1)
@@ -154,6 +157,11 @@ class Settings:
         "fp32", "of the passes through the networks: bf16 and fp16 by autocast, fp16 with a loss scale", PRECISIONS
     )
     tf32: bool = setting(True, "TensorFloat-32 for float32 products and convolutions on NVIDIA's GPUs")
+    channels_last: bool = setting(
+        False,
+        "weights of the networks in channels-last layout: for convolutions in bf16 and fp16 on GPUs with tensor cores; "
+        "slows depthwise ones on CPUs",
+    )
     compile: bool = setting(False, "torch.compile for encoders, decoders and Rebuilder in training (torch 2.6 on)")
     checkpoint_activations: bool = setting(
         False, "the encoder's blocks are run again in the backward: less memory, a third more computing"

@@ -24,7 +24,7 @@ def preset_values(preset: str, method: str, hrda: bool | None = None, source: st
         source: LAYOUT:PATH of the source.
     """
     if preset == "small" and method == "vfm":
-        return {"encoder": "small_vit", "decoder": "light", "iterations": 1200}
+        return {"encoder": "small_vit", "decoder": "light", "iterations": 700}
     if preset == "small":
         hrda = method == "hrda" if hrda is None else hrda
         values: dict[str, Any] = {"rare_classes": method in ("daformer", "hrda")}

@@ -30,7 +30,8 @@ def make_folder(settings: Settings) -> Path:
         except FileExistsError:
             raise FileExistsError(f"{folder} exists; give another --out, or go on with it: --resume {folder}") from None
         return folder
-    first = Path("runs") / f"{settings.method}{'+mrm' if settings.uses_mrm else ''}-seed{settings.seed}"
+    term = ("+mrm" if settings.mrm_rebuild else "+mask-only") if settings.uses_mrm else ""
+    first = Path("runs") / f"{settings.method}{term}-seed{settings.seed}"
     folder, count = first, 1
     while True:
         try:

@@ -43,13 +43,15 @@ class Models:
             load_released(network, settings.init)
         if settings.sync_batchnorm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        layout = torch.channels_last if settings.channels_last else torch.preserve_format
+        network.to(memory_format=layout)
         self.student: Any = make_student(network, mrm_of(settings, network)).to(device)
         self.teacher = make_teacher(network)
         self.imagenet = imagenet_encoder(settings)
         if self.imagenet is not None and not classes.things:
             raise ValueError(f"--fd-weight: expected a class named as one of {', '.join(THINGS)}; give --fd-weight 0")
         if self.imagenet is not None:
-            self.imagenet.to(device)
+            self.imagenet.to(device, memory_format=layout)
         if settings.checkpoint_activations:
             checkpoint_activations(network.encoder)
         if settings.compile:
@@ -93,6 +95,7 @@ def mrm_of(settings: Settings, network: Segmentor) -> MRM | None:
             embed_dim=settings.mrm_width,
             depth=settings.mrm_depth,
             num_heads=settings.mrm_heads,
+            rebuild=settings.mrm_rebuild,
             loss_weight=settings.mrm_weight,
         )
 
