@@ -51,7 +51,7 @@ class Models:
         if self.imagenet is not None and not classes.things:
             raise ValueError(f"--fd-weight: expected a class named as one of {', '.join(THINGS)}; give --fd-weight 0")
         if self.imagenet is not None:
-            self.imagenet.to(device, memory_format=layout)
+            self.imagenet.to(device).to(memory_format=layout)
         if settings.checkpoint_activations:
             checkpoint_activations(network.encoder)
         if settings.compile:
