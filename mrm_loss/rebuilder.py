@@ -108,7 +108,7 @@ class Rebuilder(nn.Module):
         Raises:
             TypeError, ValueError: `feats` or `mask` do not fit.
         """
-        levels, mask = masked(self, feats, mask, generator)
+        levels, mask = masked(self, self.mask_token.device, feats, mask, generator)
         tokens = self.rebuild_tokens(levels[-1], mask)
         rebuilt = [
             level if channels is None else fuse(level, project(tokens), mask)
@@ -159,25 +159,27 @@ class MaskTokens(nn.Module):
         self.mask_ratio = check_ratio("mask_ratio", mask_ratio)
         self.grid_size = check_grid("grid_size", grid_size)
         self.block_size = check_block_size(block_size, self.grid_size)
-        self.tokens = nn.ParameterDict(
-            {str(i): torch.empty(channels) for i, channels in enumerate(self.encoder_channels) if channels is not None}
-        )
+        for i, channels in enumerate(self.encoder_channels):
+            if channels is not None:
+                self.register_parameter(f"token{i}", nn.Parameter(torch.empty(channels)))
         self.reset_parameters()
         self._warned_coarse = False
 
     def reset_parameters(self) -> None:
         """N(0, 0.02), as the Rebuilder's mask token."""
-        for token in self.tokens.values():
+        for token in self.parameters():
             nn.init.normal_(token, std=0.02)
 
     def forward(
         self, feats: Any, mask: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Any, Tensor]:
-        levels, mask = masked(self, feats, mask, generator)
-        filled = list(levels)
-        for name, token in self.tokens.items():
-            level = levels[int(name)]
-            filled[int(name)] = fuse(level, token[None, :, None, None].expand(-1, -1, *level.shape[-2:]), mask)
+        # attributes, since replicas of DataParallel have no parameters
+        tokens = [getattr(self, f"token{i}", None) for i in range(len(self.encoder_channels))]
+        levels, mask = masked(self, tokens[-1].device, feats, mask, generator)
+        filled = [
+            level if token is None else fuse(level, token[None, :, None, None].expand(-1, -1, *level.shape[-2:]), mask)
+            for level, token in zip(levels, tokens)
+        ]
         return _like(feats, filled), mask
 
     def extra_repr(self) -> str:
@@ -188,14 +190,18 @@ class MaskTokens(nn.Module):
 
 
 def masked(
-    module: Rebuilder | MaskTokens, feats: Any, mask: Tensor | None, generator: torch.Generator | None
+    module: Rebuilder | MaskTokens,
+    device: torch.device,
+    feats: Any,
+    mask: Tensor | None,
+    generator: torch.Generator | None,
 ) -> tuple[list[Tensor], Tensor]:
-    """The levels of `feats`, checked, and the mask that was given or is drawn now, on their device."""
+    """The levels of `feats`, checked, and the mask that was given or is drawn now, on the device of both."""
     levels = check_levels(feats, module.encoder_channels)
-    last, device = levels[-1], next(module.parameters()).device
+    last = levels[-1]
     if last.device != device:
         raise ValueError(
-            f"feats: expected features on {device}, where the Rebuilder is, got {last.device}; "
+            f"feats: expected features on {device}, where the {type(module).__name__} is, got {last.device}; "
             f"move it there: mrm.to({str(last.device)!r})"
         )
     _warn_if_coarse(module, last)

@@ -115,11 +115,12 @@ def plot(results: dict[str, Any], path: Path) -> None:
     """Bars of overhead per method and arm, with their intervals."""
     arms = list(dict.fromkeys(arm for row in results["rows"] for arm in row["seconds"] if arm != "baseline"))
     figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    width = 0.9 / max(1, len(arms))
     for i, arm in enumerate(arms):
         rows = [(x, overhead(row, arm)) for x, row in enumerate(results["rows"]) if arm in row["seconds"]]
-        at = [x + (i - (len(arms) - 1) / 2) * 0.16 for x, _ in rows]
+        at = [x + (i - (len(arms) - 1) / 2) * width for x, _ in rows]
         errors = [[m - low for _, (m, low, _) in rows], [high - m for _, (m, _, high) in rows]]
-        axes.bar(at, [m for _, (m, _, _) in rows], 0.15, yerr=errors, label=arm, error_kw={"elinewidth": 1})
+        axes.bar(at, [m for _, (m, _, _) in rows], 0.94 * width, yerr=errors, label=arm, error_kw={"elinewidth": 1})
     axes.set_xticks(range(len(results["rows"])), [row["method"] for row in results["rows"]])
     axes.set(ylabel="overhead per step (%)", title="Training time, relative to the same step without MRM")
     axes.axhline(0, color="0.3", linewidth=0.8)

@@ -64,7 +64,9 @@ class Bench:
         self.trainer: Any = train_vfm_mrm if settings.method == "vfm" else train_mic_mrm
         self.models = Models(without_distance, STREETS, self.trainer.Student, self.device)
         if self.settings.fd_weight > 0:
-            self.models.imagenet = Encoder(settings.encoder).eval().requires_grad_(False).to(self.device)
+            layout = torch.channels_last if settings.channels_last else torch.preserve_format
+            imagenet = Encoder(settings.encoder).eval().requires_grad_(False).to(self.device)
+            self.models.imagenet = imagenet.to(memory_format=layout)
         self.mrm = self.models.student.mrm
         network, mrm = optimizers_of(self.settings, self.models.student)
         without = dataclasses.replace(self.settings, mrm_rebuild=False)

@@ -91,12 +91,14 @@ def contrast_rows(
 
 
 def at_masked_cells(method: str) -> list[tuple[str, str]]:
-    return [(f"{method}+mrm", f"{method}+mask-only"), (f"{method}+mrm", f"{method}+local")]
+    return [(f"{method}+mrm", f"{method}+{other}") for other in ("mask-only", "local", "vector")]
 
 
 def screened(lines: list[Line]) -> list[tuple[str, str]]:
     """The arms with a Rebuilder on development seeds, each with the mask only of its regime."""
     arms = dict.fromkeys(line["arm"] for line in lines if "filled" in line["masked"])
-    with_tokens = [arm for arm in arms if not any(other in arm for other in ("mask-only", "local", "nothing"))]
+    with_tokens = [
+        arm for arm in arms if not any(other in arm for other in ("mask-only", "vector", "local", "nothing"))
+    ]
     pairs = [(arm, arm.replace("+mrm", "+mask-only") if "+mrm" in arm else "dacs+mask-only") for arm in with_tokens]
     return [(a, b) for a, b in pairs if of(lines, a).keys() & of(lines, b).keys()]

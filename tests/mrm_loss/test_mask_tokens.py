@@ -19,7 +19,7 @@ def test_masked_cells_hold_the_levels_vector_and_the_rest_is_untouched():
         filled, mask = tokens(feats)
     assert type(filled) is tuple
     assert filled[1] == "anything"
-    for level, out, token in ((feats[0], filled[0], tokens.tokens["0"]), (feats[2], filled[2], tokens.tokens["2"])):
+    for level, out, token in ((feats[0], filled[0], tokens.token0), (feats[2], filled[2], tokens.token2)):
         hidden = F.interpolate(mask.float(), level.shape[-2:], mode="nearest").bool().expand_as(level)
         assert torch.equal(out[~hidden], level[~hidden])
         assert torch.equal(out[hidden], token[None, :, None, None].expand_as(level)[hidden])
@@ -49,7 +49,7 @@ def test_closed_form_and_gradient_of_the_vector():
     decoder = torch.nn.Conv2d(5, 4, 1).double()
     target, weights = torch.randint(4, (2, 6, 9)), torch.rand(2, 6, 9, dtype=torch.float64)
     mask = torch.rand(2, 1, 3, 3) < 0.5
-    token = mrm.rebuilder.tokens["0"]
+    token = mrm.rebuilder.token0
     (found,) = torch.autograd.grad(loss := mrm(feats, decoder, target, weights, mask=mask), token)
     share = F.interpolate(mask.double(), (6, 9), mode="nearest")
     logits = decoder(feats * (1 - share) + share * token.reshape(1, 5, 1, 1))
@@ -96,11 +96,11 @@ def test_any_size_comes_back_as_it_went_in(batch, size, grid, ratio, seed):
 
 def test_state_and_copies():
     mrm = MRM([8, None, 16], rebuild=False)
-    assert list(mrm.state_dict()) == ["rebuilder.tokens.0", "rebuilder.tokens.2"]
+    assert list(mrm.state_dict()) == ["rebuilder.token0", "rebuilder.token2"]
     MRM([8, None, 16], rebuild=False).load_state_dict(mrm.state_dict())
     clone = copy.deepcopy(mrm)
-    assert torch.equal(clone.rebuilder.tokens["0"], mrm.rebuilder.tokens["0"])
-    assert clone.rebuilder.tokens["0"] is not mrm.rebuilder.tokens["0"]
+    assert torch.equal(clone.rebuilder.token0, mrm.rebuilder.token0)
+    assert clone.rebuilder.token0 is not mrm.rebuilder.token0
     assert "mask_ratio=0.4" in repr(mrm)
 
 
@@ -141,3 +141,23 @@ def test_it_can_be_learnt():
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     assert all(not torch.equal(a, b) for a, b in zip(mrm.parameters(), before.parameters()))
+
+
+@pytest.mark.parametrize("rebuild", [True, False])
+def test_a_replica_without_parameters_runs(rebuild):
+    """DataParallel and FSDP1 leave plain tensors as attributes in the parameters' place."""
+    mrm = MRM(8, rebuild=rebuild, scale_factors=1, grid_size=4, embed_dim=16, num_heads=2)
+    feats, mask = torch.randn(2, 8, 4, 4), torch.rand(2, 1, 4, 4) < 0.5
+    expected = mrm.rebuild(feats, mask)[0]
+    for module in mrm.rebuilder.modules():
+        for name in list(module._parameters):
+            tensor = module._parameters.pop(name)
+            setattr(module, name, None if tensor is None else tensor.detach())
+    assert torch.equal(mrm.rebuild(feats, mask)[0], expected)
+
+
+def test_made_on_meta_and_filled_later():
+    with torch.device("meta"):
+        mrm = MRM([8, 16], rebuild=False)
+    mrm.to_empty(device="cpu").rebuilder.reset_parameters()
+    assert all(0 < p.abs().max() < 0.2 for p in mrm.parameters())

@@ -114,7 +114,7 @@ def _of_run(file: Path, saved: dict[str, Any], which: Sequence[str]) -> Loaded:
     dropped = [str(key) for key in saved if key not in ("settings", "classes", "step", "processes", "scaler", *WHICH)]
     rebuilder = [key for key in saved["student"] if key.startswith("mrm.")]
     if rebuilder:
-        dropped.append(f"mrm.* ({len(rebuilder)} entries of the Rebuilder, which only training needs)")
+        dropped.append(f"mrm.* ({len(rebuilder)} entries of MRM, which only training needs)")
     for key, value in saved["student"].items():
         if key not in rebuilder:
             states["student"][key.removeprefix("network.")] = value

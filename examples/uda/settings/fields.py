@@ -134,16 +134,16 @@ class Settings:
     mrm_block_size: int = setting(2, "side in cells of masked blocks (1 in the paper)", low=1)
     mrm_grid: tuple[int, int] = setting((12, 24), "token grid (16 16 in the paper)", names="ROWS COLS", low=1)
     mrm_rebuild: bool = setting(
-        True, "masked features are rebuilt; without, one learned vector per level stands in their place (our addition)"
+        True, "masked features are rebuilt; without: one learned vector per level, and no Rebuilder (our addition)"
     )
-    mrm_width: int = setting(64, "width of the Rebuilder (512 in the paper)", low=4)
+    mrm_width: int = setting(64, "width of the Rebuilder, where there is one (512 in the paper)", low=4)
     mrm_depth: int = setting(2, "transformer blocks of the Rebuilder (2 in the paper)", low=1)
     mrm_heads: int = setting(4, "attention heads of the Rebuilder (16 in the paper)", low=1)
     mrm_augment: bool = setting(True, "colour augmentation in MRM's own pass (our addition)")
     mrm_freeze_norm: bool = setting(False, "BatchNorm records no statistics in MRM's own pass (our addition)")
 
     # the run
-    out: str = setting("", "folder of the run; empty: runs/METHOD-seedSEED")
+    out: str = setting("", "folder of the run; empty: runs/METHOD+mrm-seedSEED or the like")
     resume: str = setting("", "folder of a run to go on with; its settings are used")
     dry_run: bool = setting(False, "check settings, data, weights and the memory of a step, and train nothing")
     eval_every: int = setting(500, "steps between evaluations", low=1)

@@ -99,7 +99,8 @@ def what_it_is(settings: Settings) -> str:
         phases = f"{settings.pretrain_iterations} steps on the source alone, then {phases}"
     world = rank_and_world()[1]
     several = f" in each of {world} processes" if world > 1 else ""
-    mrm = f" with MRM on {settings.mrm_on}" if settings.uses_mrm else " without MRM"
+    what = "MRM" if settings.mrm_rebuild else "masking, not rebuilding,"
+    mrm = f" with {what} on {settings.mrm_on}" if settings.uses_mrm else " without MRM"
     return (
         f"{settings.method}{mrm}, preset {settings.preset}, seed {settings.seed}: {phases} of {settings.batch_size} "
         f"images of each domain{several}, crops {side(settings.crop)}"
@@ -138,7 +139,12 @@ def networks_of(run: Run) -> list[tuple[str, str]]:
         ("network", f"{settings.encoder} and {settings.decoder}{both}, {millions(student.network)} parameters"),
         ("weights", f"{weights}"),
     ]
-    return found + ([("Rebuilder", f"{millions(student.mrm)} parameters, in training only")] if student.mrm else [])
+    if student.mrm is None:
+        return found
+    if not settings.mrm_rebuild:
+        vectors = ", ".join(str(len(token)) for token in student.mrm.parameters())
+        return [*found, ("mask tokens", f"vectors of {vectors} numbers, in training only")]
+    return [*found, ("Rebuilder", f"{millions(student.mrm)} parameters, in training only")]
 
 
 def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float], list[dict[str, float]]]:

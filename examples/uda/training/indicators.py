@@ -2,7 +2,7 @@
 
 mrm_gradient        size of the gradient that MRM's losses gave the decoder / size of the gradient of all losses before
                     them in the same step. At log steps; measured on the step's own gradients, without a pass more.
-agreement_masked    percentage of masked pixels where the student, decoding rebuilt features, predicts the teacher's
+agreement_masked    percentage of masked pixels where the student, decoding masked features, predicts the teacher's
                     pseudo-label. At evaluations, on the target crops of the last step, in eval mode.
 agreement_visible   the same of the pixels that were not masked: what can be reached.
 """
@@ -120,4 +120,4 @@ def in_words(shares: dict[str, float]) -> str:
     if len(shares) < 2:
         return ""
     masked, visible = shares["agreement_masked"], shares["agreement_visible"]
-    return f"rebuilt cells agree with the pseudo-label on {masked:.1f} % (cells left as they are: {visible:.1f} %)"
+    return f"masked cells agree with the pseudo-label on {masked:.1f} % (cells left as they are: {visible:.1f} %)"

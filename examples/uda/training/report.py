@@ -141,7 +141,7 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
             logits = network.predict(x, rebuild)
             mask = F.interpolate(masks[0].float(), size)[0, 0]  # HRDA's first is that of the whole image
             columns["mask"] = veil(to_picture(image), mask.cpu().bool().numpy())
-            columns["from rebuilt features"] = in_colour(logits, colours)
+            columns["from masked features"] = in_colour(logits, colours)
         columns["prediction"] = in_colour(network.predict(x), colours)
         rows.append(columns)
         seen |= set(np.unique(pseudo_label).tolist())

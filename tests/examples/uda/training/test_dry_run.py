@@ -23,6 +23,15 @@ def test_a_dry_run_says_what_it_found_and_leaves_nothing(settings, capsys):
     assert not Path(settings.out).exists()
 
 
+def test_a_dry_run_tells_masking_from_rebuilding(settings, capsys):
+    cfg = dataclasses.replace(settings, method="mic", mrm_rebuild=False, dry_run=True)
+    train(cfg, train_mic_mrm.Student, train_mic_mrm.train_step)
+    printed = capsys.readouterr().out
+    assert "mic with masking, not rebuilding, on target" in printed
+    assert "mask tokens vectors of 32, 128 numbers" in " ".join(printed.split())
+    assert "Rebuilder" not in printed
+
+
 def test_a_dry_run_ends_at_what_is_wrong(settings, capsys):
     def diverging(*args):
         losses = train_mic_mrm.train_step(*args)
