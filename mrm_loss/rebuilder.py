@@ -174,7 +174,7 @@ class MaskTokens(nn.Module):
         self, feats: Any, mask: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Any, Tensor]:
         # attributes, since replicas of DataParallel have no parameters
-        tokens = [getattr(self, f"token{i}", None) for i in range(len(self.encoder_channels))]
+        tokens: list[Any] = [getattr(self, f"token{i}", None) for i in range(len(self.encoder_channels))]
         levels, mask = masked(self, tokens[-1].device, feats, mask, generator)
         filled = [
             level if token is None else fuse(level, token[None, :, None, None].expand(-1, -1, *level.shape[-2:]), mask)
