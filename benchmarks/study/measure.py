@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from changes import blank_tokens
+from changes import mask_only
 from torch import Tensor, nn
 from trainers import (
     Domain,
@@ -50,7 +50,7 @@ def at_masked_cells(
     if mrm is not None and settings.mrm_mask_ratio > 1e-6:  # else nothing was ever filled
         sources["filled"] = lambda levels, mask: mrm.rebuild(levels, mask)[0]
         if isinstance(mrm.rebuilder, Rebuilder):
-            sources["blank"] = lambda levels, mask: with_blank_tokens(mrm.rebuilder, levels, mask)
+            sources["blank"] = lambda levels, mask: with_blank_tokens(mrm, levels, mask)
     whole = torch.zeros(classes, classes, dtype=torch.int64)
     at_masked = {name: torch.zeros_like(whole) for name in sources}
     was_training = network.training
@@ -70,15 +70,16 @@ def at_masked_cells(
     return whole, {name: scores(confusion) for name, confusion in at_masked.items()}
 
 
-def with_blank_tokens(rebuilder: Rebuilder, levels: list[Tensor], mask: Tensor) -> list[Tensor]:
+def with_blank_tokens(mrm: MRM, levels: list[Tensor], mask: Tensor) -> list[Tensor]:
     """The levels, masked cells filled with what the projectors make of the mask token alone."""
+    rebuilder: Any = mrm.rebuilder
     trained = rebuilder.rebuild_tokens
-    rebuilder.rebuild_tokens = partial(blank_tokens, rebuilder)  # type: ignore[method-assign]
+    mask_only(mrm)
     try:
-        filled: list[Tensor] = rebuilder(levels, mask)[0]
+        filled: list[Tensor] = mrm.rebuild(levels, mask)[0]
         return filled
     finally:
-        rebuilder.rebuild_tokens = trained  # type: ignore[method-assign]
+        rebuilder.rebuild_tokens = trained
 
 
 def scores(confusion: Tensor) -> dict[str, float]:

@@ -66,3 +66,16 @@ def images(batch: int = 2, size: tuple[int, int] = (32, 32)) -> Tensor:
 
 def labels(batch: int = 2, size: tuple[int, int] = (32, 32)) -> Tensor:
     return torch.randint(CLASSES, (batch, *size))
+
+
+def learn(model: ToyModel, mrm: MRM, x: Tensor, y: Tensor, steps: int, lr: float) -> list[float]:
+    """MRM's loss at each step of training on it alone."""
+    optimizer = torch.optim.AdamW([*model.parameters(), *mrm.parameters()], lr=lr)
+    losses = []
+    for _ in range(steps):
+        loss = mrm(model.encoder(x), model.decoder, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import CHANNELS, CLASSES, ToyModel, images, labels, small_mrm
+from toy import CHANNELS, CLASSES, ToyModel, images, labels, learn, small_mrm
 
 from mrm_loss import weighted_cross_entropy
 
@@ -225,12 +225,5 @@ def test_the_loss_can_be_learnt():
     model, mrm = ToyModel(), small_mrm()
     x = images(4)
     y = (x[:, 0] > 0).long() + 2 * (torch.arange(32) > 15).long()  # local content and position
-    optimizer = torch.optim.AdamW([*model.parameters(), *mrm.parameters()], lr=3e-3)
-    losses = []
-    for _ in range(60):
-        loss = mrm(model.encoder(x), model.decoder, y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = learn(model, mrm, x, y, steps=60, lr=3e-3)
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import CHANNELS, ToyModel, images, labels
+from toy import CHANNELS, ToyModel, images, labels, learn
 
 from mrm_loss import MRM, MaskTokens, Rebuilder, weighted_cross_entropy
 
@@ -130,15 +130,8 @@ def test_it_can_be_learnt():
     """The loss falls, and the vectors move."""
     torch.manual_seed(0)
     model, mrm = ToyModel(), MRM(CHANNELS, rebuild=False, grid_size=4)
-    optimizer = torch.optim.AdamW([*model.parameters(), *mrm.parameters()], lr=1e-2)
-    before, x, target = copy.deepcopy(mrm), images(), labels()
-    losses = []
-    for _ in range(15):
-        loss = mrm(model.encoder(x), model.decoder, target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    before = copy.deepcopy(mrm)
+    losses = learn(model, mrm, images(), labels(), steps=15, lr=1e-2)
     assert losses[-1] < losses[0]
     assert all(not torch.equal(a, b) for a, b in zip(mrm.parameters(), before.parameters()))
 
