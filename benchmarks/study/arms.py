@@ -6,18 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from changes import (
-    context_free_decoder,
-    decoder_alone,
+from changes import decoder_alone, encoder_alone, local, mask_only, masked_cells_alone
+from networks import context_free_decoder, global_encoder, small_mit
+from objectives import pixel_head, pixels, regression, student_features, teacher_features
+from steps import (
+    Wrap,
     every,
-    global_encoder,
-    local,
-    mask_only,
-    masked_cells_alone,
+    frozen_rebuilder,
+    half_batch,
     mixed_twice,
+    on_part,
+    pretrained_rebuilder,
+    quarter_crop,
     without_mixing,
 )
-from trainers import Segmentor, StepFunction
+from trainers import Run, Segmentor
 
 from mrm_loss import MRM
 
@@ -37,6 +40,7 @@ class Arm:
     settings: changed settings.
     changes: functions that change the Rebuilder before training.
     network: changes the network before training; None: the trainers' small network.
+    before: what is trained between the pre-training on the source and the first step of the method.
     step: wraps the trainer's step function.
     scenes: the world, see worlds.py.
     """
@@ -45,7 +49,8 @@ class Arm:
     settings: dict[str, Any] = field(default_factory=dict)
     changes: tuple[Callable[[MRM], None], ...] = ()
     network: Callable[[Segmentor], None] | None = None
-    step: Callable[[StepFunction], StepFunction] | None = None
+    before: Callable[[Run], None] | None = None
+    step: Wrap | None = None
     scenes: str = "street"
 
 
@@ -59,9 +64,9 @@ def trio(name: str, **common: Any) -> dict[str, Arm]:
     }
 
 
-def pair(name: str, **settings: Any) -> dict[str, Arm]:
+def pair(name: str, before: Callable[[Run], None] | None = None, **settings: Any) -> dict[str, Arm]:
     """MRM and mask only with other settings of MRM; the baseline is DACS."""
-    both = trio(name, settings=settings)
+    both = trio(name, settings=settings, before=before)
     return {arm: both[arm] for arm in list(both)[1:]}
 
 
@@ -122,6 +127,13 @@ REGIMES: dict[str, dict[str, Arm]] = {
     "long start": trio("long start", settings={"pretrain_iterations": 3200}),
     "large": trio("large", scenes="large", settings={"crop": (192, 384), "mrm_grid": (24, 48), "batch_size": 2}),
     "long self-training": trio("long self-training", settings={"iterations": 4500}),
+    "night": trio("night", scenes="night"),
+    "pre-trained rebuilder": {
+        **pair("pretrained rebuilder", before=pretrained_rebuilder),
+        **pair("frozen rebuilder", before=frozen_rebuilder),
+    },
+    "small MiT": trio("small MiT", network=small_mit),
+    "more scenes": trio("more scenes", scenes="more scenes", settings={"pretrain_iterations": 3200}),
 }
 ARMS |= {name: arm for regime in REGIMES.values() for name, arm in regime.items()}
 
@@ -130,9 +142,16 @@ CHEAP = {
     f"dacs+{name}, every {k}": Arm(settings={"mrm_weight": 2.0 * k}, changes=changes, step=every(k))
     for name, changes in (("mrm", ()), ("mask-only", (mask_only,)))
     for k in (2, 4)
-} | {"mic+mrm, on masked": Arm("mic", {"mrm_on": "masked"}), "mic+mrm, on mixed": Arm("mic", {"mrm_on": "mixed"})}
+}
+CHEAP |= {
+    "dacs+mrm, half batch": Arm(step=on_part(half_batch)),
+    # blocks of as many pixels as in the whole image
+    "dacs+mrm, quarter crop": Arm(settings={"mrm_block_size": 4}, step=on_part(quarter_crop)),
+    "mic+mrm, on masked": Arm("mic", {"mrm_on": "masked"}),
+    "mic+mrm, on mixed": Arm("mic", {"mrm_on": "mixed"}),
+}
 
-# item 5: the paper's ablations; those of ratio and depth 1 and 4 are regimes above
+# item 5: the paper's ablations; those of ratio, blocks and depth 1 and 4 are regimes above
 ABLATIONS = {
     "weight 0.2": Arm(settings={"mrm_weight": 0.2}),
     "weight 1": Arm(settings={"mrm_weight": 1.0}),
@@ -142,10 +161,17 @@ ABLATIONS = {
     "width 32": Arm(settings={"mrm_width": 32}),
     "width 256": Arm(settings={"mrm_width": 256}),
     "grid 6 x 12": Arm(settings={"mrm_grid": (6, 12), "mrm_block_size": 1}),
+    "grid 24 x 48": Arm(settings={"mrm_grid": (24, 48), "mrm_block_size": 4}),
     "source": Arm(settings={"mrm_on": "source"}),
     "source and target": Arm(settings={"mrm_on": "both"}),
+    "encoder alone": Arm(changes=(encoder_alone,)),
     "decoder alone": Arm(changes=(decoder_alone,)),
+    "student features": Arm(step=regression(student_features)),
+    "teacher features": Arm(step=regression(teacher_features)),
+    "pixels": Arm(changes=(pixel_head,), step=regression(pixels)),
 }
+ABLATED = [*ABLATIONS, "ratio 0.2+mrm", "ratio 0.6+mrm", "ratio 0.8+mrm", "rebuilder depth 1", "rebuilder depth 4"]
+ABLATED += ["rebuilder width 128"]
 ARMS |= CHEAP | ABLATIONS
 
 MAIN = ["dacs", "dacs+mrm", "dacs+mask-only", "dacs+local"]
@@ -161,5 +187,5 @@ QUEUE: list[tuple[str, list[str], list[int]]] = [
     ("confirming, controls", ["dacs, MRM's time", "dacs+mask-only, MRM's time", "dacs, mixed twice"], CONFIRMING),
     ("confirming, MIC controls", ["mic+local", "mic, MRM's time", "mic+mask-only, MRM's time"], CONFIRMING[:6]),
     ("cost against gain", list(CHEAP), CONFIRMING[:6]),
-    ("ablations", list(ABLATIONS), CONFIRMING[:3]),
+    ("ablations", ABLATED, CONFIRMING[:3]),
 ]

@@ -46,9 +46,8 @@ LATER = {"iterations", "alpha", "threshold", "out", "eval_every"}
 
 
 def settings_of(arm: Arm, seed: int, work: Path, **others: Any) -> Settings:
-    folder = write_world(arm.scenes, work / "scenes")
-    values = {"source": f"gta5:{folder / 'gta5'}", "target": f"cityscapes:{folder / 'cityscapes'}"}
-    values |= {"method": arm.method, "device": "cpu", "seed": seed}
+    values: dict[str, Any] = {"method": arm.method, "device": "cpu", "seed": seed}
+    values |= write_world(arm.scenes, work / "scenes")
     return Settings(**(values | arm.settings | others))
 
 
@@ -122,6 +121,8 @@ def run_arm(arm: Arm, settings: Settings, start: dict[str, Any]) -> dict[str, An
     with tempfile.TemporaryDirectory() as folder:
         run, step_function = open_run(arm, settings, Path(folder) / "run")
         load_start(run, start)
+        if arm.before:
+            arm.before(run)
         stops = range(run.step + settings.eval_every, run.total, settings.eval_every)
         for stop in [*stops, run.total]:
             advance(run, step_function, stop)

@@ -17,6 +17,10 @@ from uda.data.domain import Domain
 from uda.data.transforms import normalise
 from uda.networks import Segmentor
 from uda.runtime.rng import generator, own_rng
+from uda.scenes import camera as scenes_camera
+from uda.scenes import car as scenes_car
+from uda.scenes import render as scenes_render
+from uda.scenes import things as scenes_things
 from uda.scenes import write as scenes
 from uda.selftraining.draws import Draws
 from uda.selftraining.mixing import mix
@@ -59,5 +63,9 @@ __all__ = [
     "own_rng",
     "pseudo_label",
     "scenes",
+    "scenes_camera",
+    "scenes_car",
+    "scenes_render",
+    "scenes_things",
     "train",
 ]

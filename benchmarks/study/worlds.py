@@ -8,20 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
+from night import write_night
 from trainers import scenes
 
-SIZES = {"large": (192, 384)}
+DRAWN = {"large": {"size": (192, 384)}, "more scenes": {"source": 1600, "target": 1600}}
 
 
-def write_world(name: str, root: Path) -> Path:
-    """Writes a world below `root`, unless it is there, and returns its folder.
+def write_world(name: str, root: Path) -> dict[str, str]:
+    """Writes a world below `root`, unless it is there; its source and target as the trainers take them.
 
-    street: the embedded scenes. large: the same at twice the side. one grey: see `one_grey`.
+    street: the embedded scenes. large: the same at twice the side. more scenes: four times as many to train on. one
+    grey: see `one_grey`. night: the source of street, and `night`'s target.
     """
+    if name == "night":
+        write_night(root / name / "darkzurich")
+        return write_world("street", root) | {"target": f"darkzurich:{root / name / 'darkzurich'}"}
     folder = root / name.replace(" ", "-")
     with drawn_as(name):
-        scenes.write_scenes(folder, size=SIZES.get(name, (96, 192)))
-    return folder
+        scenes.write_scenes(folder, **DRAWN.get(name, {}))
+    return {"source": f"gta5:{folder / 'gta5'}", "target": f"cityscapes:{folder / 'cityscapes'}"}
 
 
 @contextmanager

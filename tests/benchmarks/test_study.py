@@ -1,23 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from pathlib import Path
 from types import SimpleNamespace
 
 import arms
-import changes
-import contrasts
-import paired
+import night
+import numpy as np
+import objectives
 import pytest
-import report
-import run as runner
 import single
+import steps
 import torch
 import worlds
 from measure import at_masked_cells, with_target_statistics
 from trainers import TRAINERS, Settings, scenes, train
+from uda.data.layouts import LAYOUTS
 
 from mrm_loss import MaskTokens
 
@@ -78,18 +76,25 @@ def starts(tmp_path_factory):
     return tmp_path_factory.mktemp("starts")
 
 
-def test_every_arm_can_be_built(settings, tmp_path):
-    for k, name in enumerate(arms.ARMS):
-        run = opened(name, settings, tmp_path / str(k))
-        assert (run.models.student.mrm is not None) == run.settings.uses_mrm
+def skip_without_its_library(name):
+    if name.startswith("small MiT"):
+        pytest.importorskip("transformers")
+
+
+@pytest.mark.parametrize("name", arms.ARMS)
+def test_every_arm_can_be_built(name, settings, tmp_path):
+    skip_without_its_library(name)
+    run = opened(name, settings, tmp_path)
+    assert (run.models.student.mrm is not None) == run.settings.uses_mrm
 
 
 # one arm of each kind
-KINDS = {(arm.method, arm.changes, arm.network, arm.step): name for name, arm in arms.ARMS.items()}
+KINDS = {(arm.method, arm.changes, arm.network, arm.before, arm.step): name for name, arm in arms.ARMS.items()}
 
 
 @pytest.mark.parametrize("name", ["dacs", "dacs+mrm", "dacs+vector", "dacs+nothing-masked x1", *KINDS.values()])
 def test_every_arm_runs(name, settings, starts):
+    skip_without_its_library(name)
     arm, cfg = arms.ARMS[name], with_arm(settings, name)
     path = single.start_file(arm, cfg, starts)
     if not path.exists():
@@ -165,10 +170,99 @@ def test_the_decoder_alone_is_trained(settings, tmp_path):
     assert student.network.decoder.classify.weight.grad.abs().sum() > 0
 
 
+def test_the_encoder_alone_is_trained(settings, tmp_path):
+    student = opened("encoder alone", settings, tmp_path).models.student
+    feats = [torch.randn(1, 32, 12, 24, requires_grad=True), torch.randn(1, 128, 6, 12, requires_grad=True)]
+    mask = torch.zeros(1, 1, 6, 12, dtype=torch.bool)
+    mask[..., 2:4, 2:4] = True
+    student.mrm(feats, student.network.decode, torch.zeros(1, 48, 96, dtype=torch.long), 1.0, mask=mask).backward()
+    assert all(level.grad.abs().sum() > 0 for level in feats)
+    assert student.mrm.rebuilder.mask_token.grad.abs().sum() > 0
+    assert all(p.grad is None and p.requires_grad for p in student.network.decoder.parameters())
+
+
+@pytest.mark.parametrize("name", ["student features", "teacher features", "pixels"])
+def test_a_regression_trains_encoder_and_rebuilder_at_masked_cells_alone(name, settings, tmp_path):
+    run = opened(name, settings, tmp_path)
+    student, seen = run.models.student, {}
+
+    def inner(number, batch, models, cfg, draws):
+        feats = [level.detach().requires_grad_() for level in student.network.encode(batch.target_images)]
+        mask = torch.zeros(2, 1, 6, 12, dtype=torch.bool)
+        mask[..., 2:4, 2:4] = True
+        loss = student.mrm(feats, None, None, None, mask=mask)
+        loss.backward()
+        seen.update(loss=loss.item(), feats=feats)
+        return {}
+
+    images = torch.randn(2, 3, 48, 96)
+    arms.ARMS[name].step(inner)(0, SimpleNamespace(target_images=images), run.models, run.settings, None)
+    assert seen["loss"] > 0
+    assert seen["feats"][1].grad.abs().sum() > 0
+    assert student.mrm.rebuilder.mask_token.grad.abs().sum() > 0
+    assert all(p.grad is None for p in student.network.decoder.parameters())
+    assert student.mrm.forward.__func__ is type(student.mrm).forward
+
+
+def test_masked_error_in_closed_form():
+    made, expected = torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)
+    expected[0, 1, 0, 0] = 3.0  # squared errors 1 and 4 where masked
+    mask = torch.tensor([[[[True, False], [False, False]]]])
+    assert objectives.masked_error(made, expected, mask).item() == 2.5
+    assert objectives.masked_error(made, expected, ~mask).item() == 1.0
+
+
+def test_part_of_the_batch_or_image_goes_through_mrm_alone(settings):
+    seen = []
+    passes = SimpleNamespace(backward=lambda *inputs, **options: seen.append((inputs, options)) or {})
+    original = passes.backward
+    images, labels = torch.arange(2 * 3 * 48 * 96.0).view(2, 3, 48, 96), torch.zeros(2, 48, 96)
+    masked = torch.zeros(2, 1, 6, 12)
+
+    def inner(number, batch, models, cfg, draws):
+        models.passes.backward(None, "source", images, labels)
+        return models.passes.backward(None, "mrm", images, labels, masked=masked)
+
+    for cut in (steps.half_batch, steps.quarter_crop):
+        models = SimpleNamespace(passes=type("Passes", (), {"backward": staticmethod(original)})())
+        steps.on_part(cut)(inner)(3, None, models, settings, None)
+        assert models.passes.backward is original
+    whole, half, whole_again, quarter = seen
+    assert whole[0][2].shape == whole_again[0][2].shape == images.shape
+    assert torch.equal(half[0][2], images[:1]) and half[0][3].shape == (1, 48, 96) and len(half[1]["masked"]) == 1
+    assert quarter[0][2].shape == (2, 3, 24, 48) and quarter[0][3].shape == (2, 24, 48)
+    top, left = divmod(int(quarter[0][2][0, 0, 0, 0]), 96)
+    assert torch.equal(quarter[0][2], images[..., top : top + 24, left : left + 48])
+    assert torch.equal(quarter[1]["masked"], masked)
+
+
+@pytest.mark.parametrize("name", ["pretrained rebuilder+mrm", "frozen rebuilder+mrm"])
+def test_the_rebuilder_is_trained_before_and_the_network_is_not(name, settings, tmp_path):
+    run = opened(name, settings, tmp_path)
+    student = run.models.student
+    network = {key: value.clone() for key, value in student.network.state_dict().items()}
+    rebuilder = {key: value.clone() for key, value in student.mrm.state_dict().items()}
+    arms.ARMS[name].before(run)
+    assert all(torch.equal(network[key], value) for key, value in student.network.state_dict().items())
+    assert any(not torch.equal(rebuilder[key], value) for key, value in student.mrm.state_dict().items())
+    assert student.network.training and all(p.requires_grad for p in student.network.parameters())
+    assert all(p.grad is None for p in student.parameters())
+    assert {p.requires_grad for p in student.mrm.parameters()} == {name.startswith("pretrained")}
+
+
+def test_the_small_mit_has_the_small_encoders_levels():
+    pytest.importorskip("transformers")
+    network = SimpleNamespace(encoder=None)
+    arms.ARMS["small MiT"].network(network)
+    levels = network.encoder(torch.randn(1, 3, 48, 96))
+    assert [tuple(level.shape) for level in levels] == [(1, 32, 12, 24), (1, 128, 6, 12)]
+    assert network.encoder.level_rows(48) == [12, 6]
+
+
 def test_a_pass_in_every_second_step():
     seen, mrm = [], object()
     models = SimpleNamespace(student=SimpleNamespace(mrm=mrm))
-    step = changes.every(2)(lambda number, batch, models, cfg, draws: seen.append(models.student.mrm) or {})
+    step = steps.every(2)(lambda number, batch, models, cfg, draws: seen.append(models.student.mrm) or {})
     for number in range(-1, 4):
         step(number, None, models, None, None)
         assert models.student.mrm is mrm
@@ -176,7 +270,7 @@ def test_a_pass_in_every_second_step():
 
 
 def test_unmixed_is_the_augmented_target(settings):
-    draws, labels = changes.Unmixed(settings, 0), torch.randint(9, (2, 4, 4))
+    draws, labels = steps.Unmixed(settings, 0), torch.randint(9, (2, 4, 4))
     assert not draws.pasted(labels).any()
 
 
@@ -228,90 +322,20 @@ def test_the_world_of_one_grey_is_drawn_so_and_the_others_as_before():
         assert scenes.SOURCE.palette is palette
 
 
-@pytest.mark.parametrize(
-    ("freedom", "quantile"), [(1, 12.7062047), (2, 4.3026527), (3, 3.1824463), (5, 2.5705818), (11, 2.2009852)]
-)
-def test_quantiles_of_students_t(freedom, quantile):
-    assert paired.t_quantile(freedom) == pytest.approx(quantile, abs=1e-7)
-
-
-def test_the_interval_of_paired_differences():
-    result = paired.paired({3: 4.0, 1: 2.0, 2: 6.0, 9: 0.0}, {1: 1.0, 2: 2.0, 3: 3.0, 7: 0.0})
-    assert result.seeds == [1, 2, 3]
-    assert result.differences == [1.0, 4.0, 1.0]
-    assert result.mean == 2.0
-    assert result.half == pytest.approx(4.3026527 * math.sqrt(3) / math.sqrt(3))  # standard deviation sqrt(3), n = 3
-    assert math.isnan(paired.paired({1: 1.0}, {1: 0.0}).half)
-
-
-def test_what_an_interval_says():
-    def said(low, high):
-        return contrasts.verdict(paired.Paired([1, 2], [low, high], (low + high) / 2, (high - low) / 2))
-
-    assert said(0.1, 0.9) == "above 0"
-    assert said(0.1, 0.4) == "above 0, within ±0.5"
-    assert said(-0.4, 0.4) == "not shown, within ±0.5"
-    assert said(-0.1, 0.9) == "not shown"
-    assert said(-2.0, -1.0) == "below 0"
-
-
-def canned(arm, seed, student, **others):
-    masked = {kind: {"accuracy": student + 20, "miou": student} for kind in ("own", "filled", "blank")}
-    masked = {"own": masked["own"]} if arm in ("dacs", "mic") else masked
-    line = {"arm": arm, "seed": seed, "student": student, "teacher": student, "student, target statistics": student}
-    line |= {"masked": masked, "seconds": 100.0, "start": f"dacs-seed{seed}-a", "start student": 30.0, "commit": "c"}
-    return line | {"start seconds": 60.0, "torch": "2", "machine": "m", "settings": {"scenes": "street"}} | others
-
-
-def test_tables_of_canned_lines():
-    lines = [canned("dacs", 21, 50.0), canned("dacs+mrm", 21, 53.0), canned("dacs+mask-only", 21, 52.5)]
-    lines += [canned("dacs", 22, 51.0), canned("dacs+mrm", 22, 53.0), canned("dacs+mask-only", 22, 53.5)]
-    lines += [canned("dacs+mrm", 0, 60.0), canned("dacs+mask-only", 0, 50.0), canned("dacs+nothing-masked x1", 23, 1.0)]
-    text = report.tables(lines)
-    assert "| dacs | 2 | 50.50 ± 0.71 | 50.50 ± 0.71 | 50.50 ± 0.71 | 70.50 |  |  |" in text
-    assert "| dacs+mrm - dacs+mask-only | 2 | +0.00 [-6.35, +6.35] | not shown | +0.50, -0.50 | 21 to 22 |" in text
-    assert "| dacs+mrm - dacs | 2 | +2.50 [-3.85, +8.85] | not shown | +3.00, +2.00 | 21 to 22 |" in text
-    assert "| dacs+mrm | dacs+mask-only | 1 | 60.00 |  | +10.00 | +10.00 |" in text
-    assert "| dacs+nothing-masked | 1 | 1.00 |" in text
-    assert "9 runs, 4 starts, 0.3 hours by the clock" in text
-    assert "WARNING" not in text
-    assert "WARNING: not one start: dacs-seed21" in report.tables(
-        [*lines, canned("dacs+local", 21, 1.0, **{"start student": 29.0})]
-    )
-    assert "WARNING: not committed when run: c-dirty" in report.tables(
-        [*lines, canned("dacs", 24, 1.0, commit="c-dirty")]
-    )
-
-
-def test_what_is_missing_comes_in_order_and_once():
-    everything = runner.missing([], [], [])
-    assert everything[:5] == [*((arm, 21) for arm in arms.MAIN), ("dacs", 22)]
-    assert len(everything) == len(set(everything))
-    done = [{"arm": arm, "seed": seed} for arm, seed in everything[:3]]
-    assert runner.missing(done, [], []) == everything[3:]
-    assert runner.missing(done, ["dacs", "mic"], [21, 7]) == [("mic", 21), ("dacs", 7), ("mic", 7)]
-    assert sorted(seed for _, seed in runner.missing(done, ["dacs+local"], [])) == [0, *range(21, 33)]
-
-
-def test_a_run_that_fails_leaves_no_line_and_the_next_its_own(tmp_path, monkeypatch):
-    called = []
-
-    def call(self, name, seed, *flags):
-        called.append((name, *flags))
-        if flags:
-            starts[(name, seed)].parent.mkdir(exist_ok=True)
-            starts[(name, seed)].touch()
-        out = json.dumps({"arm": name, "seed": seed, "student": 1.0})
-        return runner.subprocess.CompletedProcess([], int(name == "dacs+local"), stdout=out)
-
-    starts = {(name, 1): tmp_path / "starts" / "one" for name in ("dacs", "dacs+local", "dacs+mrm")}
-    monkeypatch.setattr(runner, "prepare", lambda name, seed, work, short: (None, starts[(name, seed)]))
-    monkeypatch.setattr(runner.Runner, "call", call)
-    run = runner.Runner(tmp_path / "results" / "runs.jsonl", tmp_path, False, 60)
-    assert run(("dacs", 1)) == ""
-    assert run(("dacs+local", 1)).startswith("dacs+local, seed 1: failed with 1; see ")
-    assert run(("dacs+mrm", 1)) == ""
-    assert called == [("dacs", "--start"), ("dacs",), ("dacs+local",), ("dacs+mrm",)]
-    lines = runner.read_lines(run.results)
-    assert [line["arm"] for line in lines] == ["dacs", "dacs+mrm"]
-    assert runner.missing(lines, ["dacs", "dacs+local"], [1]) == [("dacs+local", 1)]
+def test_night_is_dark_lit_and_labelled_as_the_street(tmp_path, monkeypatch):
+    monkeypatch.setattr(night, "COUNTS", {"train": 2, "val": 2})
+    monkeypatch.setattr(worlds.scenes, "write_scenes", lambda folder: None)
+    world = worlds.write_world("night", tmp_path)
+    layout, _, root = world["target"].partition(":")
+    train, val = (LAYOUTS[layout](Path(root), split)[0] for split in ("train", "val"))
+    assert len(train) == len(val) == 2
+    assert not any(sample.label.exists() for sample in train) and all(sample.label.exists() for sample in val)
+    image, labels = night.night_scene("val", 1)
+    again, _ = night.night_scene("val", 1)
+    assert (image == again).all() and (image != night.night_scene("train", 1)[0]).any()
+    nights = [night.night_scene("train", index) for index in range(8)]
+    days = [scenes.scene(0, "train", index, (96, 192)) for index in range(8)]
+    dark, bright = (np.mean([image[labels == 23].mean() for image, labels in found]) for found in (nights, days))
+    assert dark < 0.6 * bright  # the sky
+    assert max(image.max() for image, _ in nights) > 230  # a light
+    assert {7, 11, 23, 26} <= set(np.unique(labels))

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import math
+
+import arms
+import contrasts
+import paired
+import pytest
+import report
+import run as runner
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"), [(1, 12.7062047), (2, 4.3026527), (3, 3.1824463), (5, 2.5705818), (11, 2.2009852)]
+)
+def test_quantiles_of_students_t(freedom, quantile):
+    assert paired.t_quantile(freedom) == pytest.approx(quantile, abs=1e-7)
+
+
+def test_the_interval_of_paired_differences():
+    result = paired.paired({3: 4.0, 1: 2.0, 2: 6.0, 9: 0.0}, {1: 1.0, 2: 2.0, 3: 3.0, 7: 0.0})
+    assert result.seeds == [1, 2, 3]
+    assert result.differences == [1.0, 4.0, 1.0]
+    assert result.mean == 2.0
+    assert result.half == pytest.approx(4.3026527 * math.sqrt(3) / math.sqrt(3))  # standard deviation sqrt(3), n = 3
+    assert math.isnan(paired.paired({1: 1.0}, {1: 0.0}).half)
+
+
+def test_what_an_interval_says():
+    def said(low, high):
+        return contrasts.verdict(paired.Paired([1, 2], [low, high], (low + high) / 2, (high - low) / 2))
+
+    assert said(0.1, 0.9) == "above 0"
+    assert said(0.1, 0.4) == "above 0, within ±0.5"
+    assert said(-0.4, 0.4) == "not shown, within ±0.5"
+    assert said(-0.1, 0.9) == "not shown"
+    assert said(-2.0, -1.0) == "below 0"
+
+
+def canned(arm, seed, student, **others):
+    masked = {kind: {"accuracy": student + 20, "miou": student} for kind in ("own", "filled", "blank")}
+    masked = {"own": masked["own"]} if arm in ("dacs", "mic") else masked
+    line = {"arm": arm, "seed": seed, "student": student, "teacher": student, "student, target statistics": student}
+    line |= {"masked": masked, "seconds": 100.0, "start": f"dacs-seed{seed}-a", "start student": 30.0, "commit": "c"}
+    return line | {"start seconds": 60.0, "torch": "2", "machine": "m", "settings": {"scenes": "street"}} | others
+
+
+def test_tables_of_canned_lines():
+    lines = [canned("dacs", 21, 50.0), canned("dacs+mrm", 21, 53.0), canned("dacs+mask-only", 21, 52.5)]
+    lines += [canned("dacs", 22, 51.0), canned("dacs+mrm", 22, 53.0), canned("dacs+mask-only", 22, 53.5)]
+    lines += [canned("dacs+mrm", 0, 60.0), canned("dacs+mask-only", 0, 50.0), canned("dacs+nothing-masked x1", 23, 1.0)]
+    text = report.tables(lines)
+    assert "| dacs | 2 | 50.50 ± 0.71 | 50.50 ± 0.71 | 50.50 ± 0.71 | 70.50 |  |  |" in text
+    assert "| dacs+mrm - dacs+mask-only | 2 | +0.00 [-6.35, +6.35] | not shown | +0.50, -0.50 | 21 to 22 |" in text
+    assert "| dacs+mrm - dacs | 2 | +2.50 [-3.85, +8.85] | not shown | +3.00, +2.00 | 21 to 22 |" in text
+    assert "| dacs+mrm | dacs+mask-only | 1 | 60.00 |  | +10.00 | +10.00 |" in text
+    assert "| dacs+nothing-masked | 1 | 1.00 |" in text
+    assert "9 runs, 4 starts, 0.3 hours by the clock" in text
+    assert "WARNING" not in text
+    assert "WARNING: not one start: dacs-seed21" in report.tables(
+        [*lines, canned("dacs+local", 21, 1.0, **{"start student": 29.0})]
+    )
+    assert "WARNING: not committed when run: c-dirty" in report.tables(
+        [*lines, canned("dacs", 24, 1.0, commit="c-dirty")]
+    )
+
+
+def test_what_is_missing_comes_in_order_and_once():
+    everything = runner.missing([], [], [])
+    assert everything[:5] == [*((arm, 21) for arm in arms.MAIN), ("dacs", 22)]
+    assert len(everything) == len(set(everything))
+    done = [{"arm": arm, "seed": seed} for arm, seed in everything[:3]]
+    assert runner.missing(done, [], []) == everything[3:]
+    assert runner.missing(done, ["dacs", "mic"], [21, 7]) == [("mic", 21), ("dacs", 7), ("mic", 7)]
+    assert sorted(seed for _, seed in runner.missing(done, ["dacs+local"], [])) == [0, *range(21, 33)]
+
+
+def test_a_run_that_fails_leaves_no_line_and_the_next_its_own(tmp_path, monkeypatch):
+    called = []
+
+    def call(self, name, seed, *flags):
+        called.append((name, *flags))
+        if flags:
+            starts[(name, seed)].parent.mkdir(exist_ok=True)
+            starts[(name, seed)].touch()
+        out = json.dumps({"arm": name, "seed": seed, "student": 1.0})
+        return runner.subprocess.CompletedProcess([], int(name == "dacs+local"), stdout=out)
+
+    starts = {(name, 1): tmp_path / "starts" / "one" for name in ("dacs", "dacs+local", "dacs+mrm")}
+    monkeypatch.setattr(runner, "prepare", lambda name, seed, work, short: (None, starts[(name, seed)]))
+    monkeypatch.setattr(runner.Runner, "call", call)
+    run = runner.Runner(tmp_path / "results" / "runs.jsonl", tmp_path, False, 60)
+    assert run(("dacs", 1)) == ""
+    assert run(("dacs+local", 1)).startswith("dacs+local, seed 1: failed with 1; see ")
+    assert run(("dacs+mrm", 1)) == ""
+    assert called == [("dacs", "--start"), ("dacs",), ("dacs+local",), ("dacs+mrm",)]
+    lines = runner.read_lines(run.results)
+    assert [line["arm"] for line in lines] == ["dacs", "dacs+mrm"]
+    assert runner.missing(lines, ["dacs", "dacs+local"], [1]) == [("dacs+local", 1)]
