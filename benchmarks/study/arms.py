@@ -158,8 +158,9 @@ ABLATIONS = {
     "weight 4": Arm(settings={"mrm_weight": 4.0}),
     "weight 20": Arm(settings={"mrm_weight": 20.0}),
     "depth 8": Arm(settings={"mrm_depth": 8}),
+    "width 16": Arm(settings={"mrm_width": 16}),
     "width 32": Arm(settings={"mrm_width": 32}),
-    "width 256": Arm(settings={"mrm_width": 256}),
+    "width 96": Arm(settings={"mrm_width": 96}),
     "grid 6 x 12": Arm(settings={"mrm_grid": (6, 12), "mrm_block_size": 1}),
     "grid 24 x 48": Arm(settings={"mrm_grid": (24, 48), "mrm_block_size": 4}),
     "source": Arm(settings={"mrm_on": "source"}),
@@ -171,7 +172,6 @@ ABLATIONS = {
     "pixels": Arm(changes=(pixel_head,), step=regression(pixels)),
 }
 ABLATED = [*ABLATIONS, "ratio 0.2+mrm", "ratio 0.6+mrm", "ratio 0.8+mrm", "rebuilder depth 1", "rebuilder depth 4"]
-ABLATED += ["rebuilder width 128"]
 ARMS |= CHEAP | ABLATIONS
 
 MAIN = ["dacs", "dacs+mrm", "dacs+mask-only", "dacs+local"]

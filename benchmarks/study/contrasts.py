@@ -79,7 +79,8 @@ def split(lines: list[Line]) -> tuple[list[Line], list[Line]]:
     """Runs on development and on confirming seeds; of the pass with nothing masked one setting is confirmed."""
     development = [line for line in lines if line["seed"] in DEVELOPMENT]
     rest = [line for line in lines if line["seed"] not in DEVELOPMENT]
-    return development, [line | {"arm": line["arm"].partition(" x")[0]} for line in rest]
+    nothing = "dacs+nothing-masked"
+    return development, [line | {"arm": nothing} if line["arm"].startswith(nothing) else line for line in rest]
 
 
 def contrast_rows(

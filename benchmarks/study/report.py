@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from pathlib import Path
 
+from ablations import ablation_rows
 from contrasts import (
     ARMS,
     CONTRASTS,
@@ -105,6 +106,15 @@ def screen_table(lines: list[Line]) -> list[str]:
     return heading(*title, "at masked cells, accuracy") + [text for _, text in sorted(rows, reverse=True)]
 
 
+def ablation_table(lines: list[Line]) -> list[str]:
+    """Every ablation beside the paper's."""
+    table = heading("MRM with", "n", "over DACS [95 % interval]", "by seed", "the paper's", "over DACS there")
+    for change, theirs, gain, result in ablation_rows(lines):
+        each = ", ".join(f"{d:+.2f}" for d in result.differences)
+        table.append(row(change, str(len(result.seeds)), interval(result), each, theirs, f"{gain:+.1f}"))
+    return table
+
+
 def compute(lines: list[Line]) -> str:
     """Time of all runs; a start counts once."""
     starts = {(line["start"], line["commit"]): line["start seconds"] for line in lines}
@@ -148,6 +158,8 @@ def tables(lines: list[Line]) -> str:
         parts += contrast_table(others)
         masked = contrast_rows(confirming, at_masked_cells(method), filled)
         parts += ["", "Pixel accuracy at masked cells from what the filler puts there:", "", *contrast_table(masked)]
+    if ablation_rows(confirming):
+        parts += ["", "## Ablations beside the paper's", "", *ablation_table(confirming)]
     if development:
         parts += ["", "## Screen, development seeds", "", *screen_table(development)]
         parts += ["", "## All arms, development seeds", "", *arm_table(development, arms_of(development))]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 
+import ablations
 import arms
 import contrasts
 import paired
@@ -64,6 +65,20 @@ def test_tables_of_canned_lines():
     assert "WARNING: not committed when run: c-dirty" in report.tables(
         [*lines, canned("dacs", 24, 1.0, commit="c-dirty")]
     )
+
+
+def test_ablations_stand_beside_the_papers_on_their_own_seeds():
+    lines = [canned("dacs", seed, 50.0) for seed in (21, 22, 23)] + [canned("dacs+mrm", s, 53.0) for s in (21, 22, 23)]
+    assert ablations.ablation_rows(lines) == []
+    lines += [canned("grid 6 x 12", 21, 52.0), canned("grid 6 x 12", 22, 53.0)]
+    rows = ablations.ablation_rows(contrasts.split(lines)[1])
+    assert [(change, theirs, gain, result.seeds) for change, theirs, gain, result in rows] == [
+        ("as it is", "as it is", 3.8, [21, 22]),
+        ("half the grid", "8 of 16", 3.5, [21, 22]),
+    ]
+    assert rows[1][3].differences == [2.0, 3.0]
+    assert "| half the grid | 2 | +2.50 [-3.85, +8.85] | +2.00, +3.00 | 8 of 16 | +3.5 |" in report.tables(lines)
+    assert set(ablations.PAPER) - ablations.MAIN == set(arms.ABLATED)
 
 
 def test_what_is_missing_comes_in_order_and_once():
