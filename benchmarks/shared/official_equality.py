@@ -152,7 +152,6 @@ def worst(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     the largest deviation in the module.
     """
     assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
-    least = 1e-6 * max(t.std(correction=0) for t in theirs.values())
-    return max(
-        ((ours[name] - t).abs().max() / t.std(correction=0).clamp(min=least)).item() for name, t in theirs.items()
-    )
+    least = 1e-6 * torch.stack([t.std(correction=0) for t in theirs.values()]).max()
+    errors = [(ours[name] - t).abs().max() / t.std(correction=0).clamp(min=least) for name, t in theirs.items()]
+    return torch.stack(errors).max().item()  # NaN, if one of them is

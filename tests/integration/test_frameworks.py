@@ -5,10 +5,10 @@ from __future__ import annotations
 import framework_scripts as page
 import pytest
 import torch
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointError, checkpoint
 from toy import ToyModel, images, labels, small_mrm
 
-from mrm_loss import random_mask
+from mrm_loss import frozen_norm_stats, random_mask
 
 pytest.importorskip("lightning", minversion="2.4")
 pytest.importorskip("accelerate", minversion="1.0")
@@ -69,6 +69,8 @@ for source, labels, *target in batches(dist.get_rank(), 2):
     student(*target).backward()
     optimizer.step()
 """,
+    "processes that start from other weights": "import os\ntorch.manual_seed(int(os.environ['RANK']))\n"
+    + BLOCKS["FSDP2"],
     "methods instead of modules under FSDP2": """
 class Methods(Student):
     def forward(self, source, labels, target, *rest):
@@ -88,9 +90,26 @@ Student = Methods
 }
 REMEDIES = {
     "a backward for each loss": "FIND_UNUSED = True\n" + PITFALLS["a backward for each loss"],
+    "a backward for each loss, the first in no_sync": "FIND_UNUSED = False\n"
+    + PITFALLS["a backward for each loss"].replace(
+        "    student(source, labels).backward()",
+        "    with student.no_sync():\n        student(source, labels).backward()",
+    ),
     "a manual_backward for each loss": PITFALLS["a manual_backward for each loss"].replace(
         '"ddp"', '"ddp_find_unused_parameters_true"'
     ),
+    "accumulation": DDP
+    + """
+student = DistributedDataParallel(Student())
+optimizer = torch.optim.AdamW(student.module.groups(), lr=6e-5)
+for batch in batches(dist.get_rank(), 2):
+    first, second = zip(*(t.split(1) for t in batch))
+    optimizer.zero_grad()
+    with student.no_sync():
+        (student(*first) / 2).backward()
+    (student(*second) / 2).backward()
+    optimizer.step()
+""",
 }
 PITFALLS["a backward for each loss"] = "FIND_UNUSED = False\n" + PITFALLS["a backward for each loss"]
 
@@ -103,7 +122,7 @@ def plain() -> list[list[torch.Tensor]]:
 @pytest.fixture(scope="module")
 def in_two_processes(tmp_path_factory) -> dict[str, list[page.Recording]]:
     """Recordings of both processes, which run all of the scripts one after the other."""
-    scripts = IN_TWO_PROCESSES | PITFALLS | {f"{name}, unused found": code for name, code in REMEDIES.items()}
+    scripts = IN_TWO_PROCESSES | PITFALLS | {f"{name}, mended": code for name, code in REMEDIES.items()}
     return page.run_in_two_processes(scripts, tmp_path_factory.mktemp("processes"))
 
 
@@ -118,11 +137,40 @@ def assert_same_gradients(actual, expected, tolerance=1e-9):
 # ------------------------------------------------------------------------------------------------- one process
 
 ONE_PROCESS = ["Gradient accumulation", "Schedulers", "Activation checkpointing", "Accelerate", "Lightning"]
+COMPILED = ["torch.compile", "torch.compile 2"]
+OTHERWISE = ["Mixed precision", "Schedulers 2", "EMA teachers"]  # have tests of their own below
 
 
-@pytest.mark.parametrize("name", [*ONE_PROCESS, pytest.param("torch.compile", marks=pytest.mark.slow)])
+def test_every_block_has_its_test():
+    with_students = list(BLOCKS)[1 : list(BLOCKS).index("Segmentation libraries")]
+    assert with_students == list(dict.fromkeys(with_students))
+    assert set(with_students) == {PLAIN, *ONE_PROCESS, *COMPILED, *OTHERWISE, *IN_TWO_PROCESSES}
+
+
+@pytest.mark.parametrize("name", [*ONE_PROCESS, *(pytest.param(name, marks=pytest.mark.slow) for name in COMPILED)])
 def test_trains_as_the_plain_loop(name, plain):
     assert_same_gradients(page.run(BLOCKS[name])[1].steps, plain)
+
+
+def test_accelerate_accumulates(plain):
+    code = BLOCKS["Accelerate"].replace("Accelerator()", "Accelerator(gradient_accumulation_steps=2)")
+    head, loop = code.split("for batch in")
+    loop = """for batch in batches():
+    for part in zip(*(t.split(2) for t in batch)):
+        with accelerator.accumulate(student):
+            accelerator.backward(student(*part))
+            optimizer.step()
+            optimizer.zero_grad()
+"""
+    assert_same_gradients(page.run(head + loop)[1].steps, plain)
+
+
+def test_lightning_accumulates(plain):
+    code = BLOCKS["Lightning"].replace("max_epochs=1", "max_epochs=1, accumulate_grad_batches=2")
+    whole = "return batches(self.global_rank, self.trainer.world_size)"
+    parts = "return (part for batch in batches() for part in zip(*(t.split(2) for t in batch)))"
+    assert whole in code
+    assert_same_gradients(page.run(code.replace(whole, parts))[1].steps, plain)
 
 
 def test_mixed_precision():
@@ -162,7 +210,7 @@ def test_ema_teacher():
 # ------------------------------------------------------------------------------------------------ two processes
 
 
-@pytest.mark.parametrize("name", [*IN_TWO_PROCESSES, *(f"{name}, unused found" for name in REMEDIES)])
+@pytest.mark.parametrize("name", [*IN_TWO_PROCESSES, *(f"{name}, mended" for name in REMEDIES)])
 def test_two_processes_train_as_the_plain_loop(name, in_two_processes, plain):
     for recording in in_two_processes[name]:
         assert recording.error == ""
@@ -176,6 +224,12 @@ def test_behind_the_back_of_ddp_nothing_is_averaged(in_two_processes):
     one, other = in_two_processes["parts called behind DDP's back"]
     assert one.error == other.error == ""
     assert all(not torch.allclose(a, b) for a, b in zip(one.steps[0], other.steps[0]))
+
+
+def test_fsdp_mixes_other_weights_without_a_word(in_two_processes, plain):
+    for recording in in_two_processes["processes that start from other weights"]:
+        assert recording.error == ""
+        assert any(not torch.allclose(a, b) for a, b in zip(recording.steps[0], plain[0]))
 
 
 @pytest.mark.parametrize(
@@ -236,6 +290,11 @@ def test_a_generator_under_checkpointing():
     def generator():
         return torch.Generator().manual_seed(3)
 
+    def seeded(call):
+        torch.manual_seed(3)
+        return gradient(call)
+
+    torch.testing.assert_close(seeded(checkpointed), seeded(plainly))  # checkpoint puts the global generator back
     mask = random_mask(2, 4, generator=generator())
     expected = gradient(plainly, generator=generator())
     torch.testing.assert_close(gradient(checkpointed, mask=mask), expected)
@@ -246,3 +305,20 @@ def test_reentrant_checkpointing_of_the_encoder_is_named():
     code = BLOCKS["Activation checkpointing"].replace("target, use_reentrant=False", "target, use_reentrant=True")
     with pytest.warns(UserWarning, match="^feats: none of the features requires a gradient"):
         page.run(code)
+
+
+def test_statistics_frozen_around_a_checkpoint():
+    """Its forward runs again within backward, so that has to lie inside too."""
+    model = ToyModel().train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+
+    def same():
+        return all(torch.equal(before[name], value) for name, value in model.named_buffers())
+
+    with frozen_norm_stats(model):
+        checkpoint(model, images(), use_reentrant=False).sum().backward()
+    assert same()
+    with frozen_norm_stats(model):
+        loss = checkpoint(model, images(), use_reentrant=False).sum()
+    with pytest.raises(CheckpointError):
+        loss.backward()

@@ -88,7 +88,7 @@ def test_equal_to_our_trainer_and_timed(checkout, tmp_path):
     done = subprocess.run(command, text=True, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "official-mic-cpu.md").read_text()
-    for method in ("daformer", "hrda"):
+    for method in ("daformer", "hrda", "mic"):
         (row,) = re.findall(rf"^\| {method} \| (.*) \|$", table, re.MULTILINE)
         assert all(float(error) < 1e-9 for error in row.split(" | ")), row
     assert re.search(r"^\| daformer, mit_b0, 64 \| .* GiB \|$", table, re.MULTILINE)
