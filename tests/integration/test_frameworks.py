@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+
 import framework_scripts as page
 import pytest
 import torch
@@ -205,6 +208,23 @@ def test_ema_teacher():
         # the first update copies, the second averages: between where the student was and is
         assert (average - now).abs().max() <= (before - now).abs().max()
         assert not torch.equal(average, before)
+
+    whole = type(names["teacher"])(student)
+    whole.update_parameters(student)
+    assert any(name.startswith("module.mrm.") for name in whole.state_dict())  # "keeps a second Rebuilder"
+
+
+def test_a_teachers_decoder_in_mrm_is_not_named():
+    """As the page says: the student's decoder gets no gradient, and nothing is said."""
+    student = page.run("student = Student()", torch.float32)[0]["student"]
+    teacher = copy.deepcopy(student.network).requires_grad_(False)
+    images, labels = torch.randn(2, 3, 64, 64), torch.randint(5, (2, 64, 64))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*coarser than the mask's grid")
+        student.mrm(student.network["encoder"](images), teacher["decoder"], labels).backward()
+    assert all(p.grad is not None for p in student.network["encoder"].parameters())
+    assert all(p.grad is None for p in student.network["decoder"].parameters())
 
 
 # ------------------------------------------------------------------------------------------------ two processes
