@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from cost import Bargain
 from matplotlib.axes import Axes
 from paired import Paired
 
@@ -70,5 +71,24 @@ def plot_screen(gained: Sequence[tuple[str, Paired]], miou: Sequence[tuple[str, 
     for ax, rows, title in zip(axes, (gained, miou), titles):
         draw_differences(ax, rows)
         ax.set_xlabel(title)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_costs(found: Mapping[str, Sequence[Bargain]], path: Path) -> None:
+    """A panel per method: gain with its interval over cost; dark what is efficient."""
+    figure, axes = plt.subplots(1, len(found), figsize=(5.5 * len(found), 3.8), layout="constrained", squeeze=False)
+    for ax, (method, bargains) in zip(axes[0], found.items()):
+        for one in bargains:
+            colour = DOT if one.efficient else PALE
+            ax.errorbar(one.cost, one.gain.mean, yerr=one.gain.half, fmt="o", color=colour, capsize=3, markersize=5)
+            name = one.arm.removeprefix(f"{method}+")
+            left = "mask-only" in name or "vector" in name  # they lie close to MRM's
+            place, side = ((-6, 4), "right") if left else ((6, 4), "left")
+            ax.annotate(name, (one.cost, one.gain.mean), place, textcoords="offset points", ha=side, fontsize=8)
+        ax.set_xlim(0, 1.3 * max((one.cost for one in bargains), default=1))
+        ax.set_ylim(bottom=0)
+        ax.set_xlabel("more time per step at the papers' sizes, %")
+        ax.set_ylabel(f"mIoU over {method}, mean and 95 % interval")
     figure.savefig(path, dpi=110)
     plt.close(figure)

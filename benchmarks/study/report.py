@@ -28,13 +28,20 @@ from contrasts import (
     split,
     verdict,
 )
+from cost import CHEAP, ENOUGH, bargains
 from paired import Paired, paired
-from plots import plot_contrasts, plot_screen
+from plots import plot_contrasts, plot_costs, plot_screen
 
 RESULTS = Path(__file__).parent / "results"
 MADE = (
     "Made by `python benchmarks/study/report.py` from runs.jsonl, whose lines hold commit, settings, versions and "
     "machine; PLAN.md says what is asked."
+)
+
+COST = (
+    "Gain here; cost at the papers' sizes on a CPU (benchmarks/README.md, DACS and MIC), in which a pass in one of K "
+    "steps counts as a K-th, half a batch and a quarter of an image by their pixels. The aim: four fifths of the gain "
+    "for half of the cost. Efficient: no other arm gains as much for less."
 )
 
 
@@ -115,6 +122,17 @@ def ablation_table(lines: list[Line]) -> list[str]:
     return table
 
 
+def cost_table(lines: list[Line], method: str) -> list[str]:
+    """Gains beside costs, the cheapest first."""
+    table = heading("arm", "n", f"over {method} [95 % interval]", "of MRM's gain", "% of a step", "of MRM's cost", "")
+    for one in bargains(lines, method):
+        parts = f"{one.part_of_gain:.0%}", f"+{one.cost:.0f} %", f"{one.part_of_cost:.0%}"
+        aim = one.part_of_gain >= ENOUGH and one.part_of_cost <= CHEAP
+        said = ", ".join(["efficient"] * one.efficient + ["reaches the aim"] * aim)
+        table.append(row(one.arm, str(len(one.gain.seeds)), interval(one.gain), *parts, said))
+    return table
+
+
 def compute(lines: list[Line]) -> str:
     """Time of all runs; a start counts once."""
     starts = {(line["start"], line["commit"]): line["start seconds"] for line in lines}
@@ -158,6 +176,9 @@ def tables(lines: list[Line]) -> str:
         parts += contrast_table(others)
         masked = contrast_rows(confirming, at_masked_cells(method), filled)
         parts += ["", "Pixel accuracy at masked cells from what the filler puts there:", "", *contrast_table(masked)]
+    if any(len(bargains(confirming, method)) > 1 for method in ARMS):
+        parts += ["", "## Cost against gain", "", COST]
+        parts += [line for method in ARMS for line in ["", *cost_table(confirming, method)]]
     if ablation_rows(confirming):
         parts += ["", "## Ablations beside the paper's", "", *ablation_table(confirming)]
     if development:
@@ -186,6 +207,9 @@ def main() -> None:
         if rows:
             values = {arm: of(confirming, arm) for arm in arms if of(confirming, arm)}
             plot_contrasts(values, rows, SMALL, folder / f"confirming-{method}.png")
+    found = {method: bargains(confirming, method) for method in ARMS}
+    if any(map(len, found.values())):
+        plot_costs(found, folder / "cost.png")
     if pairs := screened(development):
         pairs.sort(key=lambda pair: -contrast_rows(development, [pair], filled)[0][1].mean)
         gained, miou = contrast_rows(development, pairs, filled), contrast_rows(development, pairs)

@@ -6,6 +6,7 @@ import math
 import ablations
 import arms
 import contrasts
+import cost
 import paired
 import pytest
 import report
@@ -79,6 +80,21 @@ def test_ablations_stand_beside_the_papers_on_their_own_seeds():
     assert rows[1][3].differences == [2.0, 3.0]
     assert "| half the grid | 2 | +2.50 [-3.85, +8.85] | +2.00, +3.00 | 8 of 16 | +3.5 |" in report.tables(lines)
     assert set(ablations.PAPER) - ablations.MAIN == set(arms.ABLATED)
+
+
+def test_cost_against_gain():
+    lines = [canned("dacs", seed, 50.0) for seed in (21, 22, 23)] + [canned("dacs+mrm", s, 54.0) for s in (21, 22, 23)]
+    lines += [canned("dacs+mrm, every 2", 21, 53.5), canned("dacs+mrm, every 2", 22, 53.5)]
+    lines += [canned("dacs+mrm, half batch", 21, 52.0)]
+    assert [(one.arm, one.part_of_gain, one.part_of_cost, one.efficient) for one in cost.bargains(lines, "dacs")] == [
+        ("dacs+mrm, every 2", 0.875, 0.5, True),
+        ("dacs+mrm, half batch", 0.5, 0.5, False),
+        ("dacs+mrm", 1.0, 1.0, True),
+    ]
+    seconds = {"baseline": [2.0, 4.0, 1.0], "mrm": [3.0, 4.4, 2.0]}
+    assert cost.percent(seconds, "mrm") == pytest.approx(50)
+    assert "| 88% | +22 % | 50% | efficient, reaches the aim |" in report.tables(lines)
+    assert {*cost.DACS, *cost.MIC} >= set(arms.CHEAP)
 
 
 def test_what_is_missing_comes_in_order_and_once():
