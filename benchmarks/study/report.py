@@ -103,8 +103,8 @@ def screen_table(lines: list[Line]) -> list[str]:
     for arm, other in screened(lines):
         gained = paired(of(lines, arm, filled), of(lines, other, filled))
         miou = paired(of(lines, arm), of(lines, other))
-        base = other.partition("+mask-only")[0] + other.partition("+mask-only")[2]
-        base = base if of(lines, base) else "dacs"
+        regime, _, rest = other.partition("+mask-only")
+        base = next((name for name in (regime + rest, regime) if of(lines, name)), "dacs")
         over = paired(of(lines, arm), of(lines, base))
         level = f"{statistics.mean(of(lines, arm).values()):.2f}"
         cells = [arm, other, str(len(gained.seeds)), level, f"{over.mean:+.2f} over {base}" if over.seeds else ""]

@@ -82,6 +82,17 @@ def test_ablations_stand_beside_the_papers_on_their_own_seeds():
     assert set(ablations.PAPER) - ablations.MAIN == set(arms.ABLATED)
 
 
+def test_a_regime_stands_over_its_own_baseline():
+    arms = {"dacs": 1.0, "plain": 2.0, "plain+mrm, cells": 5.0, "plain+mask-only, cells": 4.0}
+    arms |= {"block+mrm": 5.0, "block+mask-only": 4.0}
+    lines = [canned(arm, 0, value) for arm, value in arms.items()]
+    for line in lines[:2]:
+        line["masked"].pop("filled", None)
+    text = report.tables(lines)
+    assert "| plain+mrm, cells | plain+mask-only, cells | 1 | 5.00 | +3.00 over plain |" in text
+    assert "| block+mrm | block+mask-only | 1 | 5.00 | +4.00 over dacs |" in text
+
+
 def test_cost_against_gain():
     lines = [canned("dacs", seed, 50.0) for seed in (21, 22, 23)] + [canned("dacs+mrm", s, 54.0) for s in (21, 22, 23)]
     lines += [canned("dacs+mrm, every 2", 21, 53.5), canned("dacs+mrm, every 2", 22, 53.5)]
