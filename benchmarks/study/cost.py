@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,4 +74,4 @@ def marked(one: Bargain, all_of_them: list[Bargain]) -> Bargain:
         as_good = other.gain.mean >= one.gain.mean and other.cost <= one.cost
         return as_good and (other.gain.mean, -other.cost) != (one.gain.mean, -one.cost)
 
-    return Bargain(**{**vars(one), "efficient": not any(better(other) for other in all_of_them)})
+    return replace(one, efficient=not any(better(other) for other in all_of_them))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from einops import rearrange
 from torch import Tensor, nn
-from trainers import Segmentor
+from trainers import Segmentor, SmallEncoder
 
 from mrm_loss.layers import Block, sincos_position
 
@@ -50,9 +50,7 @@ class SmallMiT(nn.Module):
         )
         self.body = SegformerModel(config)
 
-    def level_rows(self, rows: int) -> list[int]:
-        """Rows of each level for so many rows of pixels."""
-        return [rows // stride for stride in self.strides]
+    level_rows = SmallEncoder.level_rows
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return list(self.body(images, output_hidden_states=True).hidden_states)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from steps import Wrap
+from steps import Wrap, within
 from torch import Tensor, nn
-from trainers import Batch, Draws, Models, Settings, StepFunction
+from trainers import Batch, Models, Settings
 
 from mrm_loss import MRM, frozen_norm_stats
 
@@ -52,25 +54,17 @@ def normalised(level: Tensor) -> Tensor:
 def regression(pairs: Pairs) -> Wrap:
     """MRM's loss is the mean squared error at masked cells; decoder and pseudo-labels play no part."""
 
-    def wrap(step_function: StepFunction) -> StepFunction:
-        def step(number: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
-            mrm = models.student.mrm
-            whole = mrm.forward
+    def context(number: int, batch: Batch, models: Models, cfg: Settings) -> AbstractContextManager[Any]:
+        mrm = models.student.mrm
 
-            def forward(feats: list[Tensor], *_: Any, mask: Tensor) -> Tensor:
-                rebuilt, mask = mrm.rebuild(feats, mask)
-                losses = [masked_error(*pair, mask) for pair in pairs(models, batch, feats, rebuilt)]
-                return cfg.mrm_weight * torch.stack(losses).mean()
+        def forward(feats: list[Tensor], *_: Any, mask: Tensor) -> Tensor:
+            rebuilt, mask = mrm.rebuild(feats, mask)
+            losses = [masked_error(*pair, mask) for pair in pairs(models, batch, feats, rebuilt)]
+            return cfg.mrm_weight * torch.stack(losses).mean()
 
-            mrm.forward = forward
-            try:
-                return step_function(number, batch, models, cfg, draws)
-            finally:
-                mrm.forward = whole
+        return patch.object(mrm, "forward", forward)
 
-        return step
-
-    return wrap
+    return within(context)
 
 
 def masked_error(made: Tensor, expected: Tensor, mask: Tensor) -> Tensor:

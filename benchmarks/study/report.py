@@ -28,7 +28,7 @@ from contrasts import (
     split,
     verdict,
 )
-from cost import CHEAP, ENOUGH, bargains
+from cost import CHEAP, ENOUGH, Bargain, bargains
 from paired import Paired, paired
 from plots import plot_contrasts, plot_costs, plot_screen
 
@@ -71,6 +71,10 @@ def seeds(result: Paired) -> str:
     return f"{first} to {last}" if whole else ", ".join(map(str, result.seeds))
 
 
+def differences(result: Paired) -> str:
+    return ", ".join(f"{d:+.2f}" for d in result.differences)
+
+
 def arm_table(lines: list[Line], arms: Iterable[str]) -> list[str]:
     """What every arm reached, over the seeds that it has."""
     table = heading("arm", "n", "student", "target statistics", "teacher", "masked cells: own", "filled", "blank")
@@ -92,8 +96,8 @@ def arm_table(lines: list[Line], arms: Iterable[str]) -> list[str]:
 def contrast_table(rows: Iterable[tuple[str, Paired]]) -> list[str]:
     table = heading("contrast", "n", "mean [95 % interval]", "", "by seed", "seeds")
     for title, result in rows:
-        each = ", ".join(f"{d:+.2f}" for d in result.differences)
-        table.append(row(title, str(len(result.seeds)), interval(result), verdict(result), each, seeds(result)))
+        said = verdict(result), differences(result), seeds(result)
+        table.append(row(title, str(len(result.seeds)), interval(result), *said))
     return table
 
 
@@ -113,19 +117,19 @@ def screen_table(lines: list[Line]) -> list[str]:
     return heading(*title, "at masked cells, accuracy") + [text for _, text in sorted(rows, reverse=True)]
 
 
-def ablation_table(lines: list[Line]) -> list[str]:
+def ablation_table(rows: Iterable[tuple[str, str, float, Paired]]) -> list[str]:
     """Every ablation beside the paper's."""
     table = heading("MRM with", "n", "over DACS [95 % interval]", "by seed", "the paper's", "over DACS there")
-    for change, theirs, gain, result in ablation_rows(lines):
-        each = ", ".join(f"{d:+.2f}" for d in result.differences)
-        table.append(row(change, str(len(result.seeds)), interval(result), each, theirs, f"{gain:+.1f}"))
+    for change, theirs, gain, result in rows:
+        ours = str(len(result.seeds)), interval(result), differences(result)
+        table.append(row(change, *ours, theirs, f"{gain:+.1f}"))
     return table
 
 
-def cost_table(lines: list[Line], method: str) -> list[str]:
+def cost_table(found: Iterable[Bargain], method: str) -> list[str]:
     """Gains beside costs, the cheapest first."""
     table = heading("arm", "n", f"over {method} [95 % interval]", "of MRM's gain", "% of a step", "of MRM's cost", "")
-    for one in bargains(lines, method):
+    for one in found:
         parts = f"{one.part_of_gain:.0%}", f"+{one.cost:.0f} %", f"{one.part_of_cost:.0%}"
         aim = one.part_of_gain >= ENOUGH and one.part_of_cost <= CHEAP
         said = ", ".join(["efficient"] * one.efficient + ["reaches the aim"] * aim)
@@ -176,11 +180,12 @@ def tables(lines: list[Line]) -> str:
         parts += contrast_table(others)
         masked = contrast_rows(confirming, at_masked_cells(method), filled)
         parts += ["", "Pixel accuracy at masked cells from what the filler puts there:", "", *contrast_table(masked)]
-    if any(len(bargains(confirming, method)) > 1 for method in ARMS):
+    found = {method: bargains(confirming, method) for method in ARMS}
+    if any(len(arms) > 1 for arms in found.values()):
         parts += ["", "## Cost against gain", "", COST]
-        parts += [line for method in ARMS for line in ["", *cost_table(confirming, method)]]
-    if ablation_rows(confirming):
-        parts += ["", "## Ablations beside the paper's", "", *ablation_table(confirming)]
+        parts += [line for method in ARMS for line in ["", *cost_table(found[method], method)]]
+    if ablated := ablation_rows(confirming):
+        parts += ["", "## Ablations beside the paper's", "", *ablation_table(ablated)]
     if development:
         parts += ["", "## Screen, development seeds", "", *screen_table(development)]
         parts += ["", "## All arms, development seeds", "", *arm_table(development, arms_of(development))]

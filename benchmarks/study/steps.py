@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -67,46 +69,44 @@ def mixed_twice(step_function: StepFunction) -> StepFunction:
     return step
 
 
-def every(period: int) -> Wrap:
-    """MRM's pass in one of so many steps; its weight is the settings' business."""
+def within(context: Callable[[int, Batch, Models, Settings], AbstractContextManager[Any]]) -> Wrap:
+    """The step as it is, within a context that is made for it."""
 
     def wrap(step_function: StepFunction) -> StepFunction:
         def step(number: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
-            student, mrm = models.student, models.student.mrm
-            student.mrm = None if number % period else mrm
-            try:
+            with context(number, batch, models, cfg):
                 return step_function(number, batch, models, cfg, draws)
-            finally:
-                student.mrm = mrm
 
         return step
 
     return wrap
+
+
+def every(period: int) -> Wrap:
+    """MRM's pass in one of so many steps; its weight is the settings' business."""
+
+    def context(number: int, batch: Batch, models: Models, cfg: Settings) -> AbstractContextManager[Any]:
+        return patch.object(models.student, "mrm", None) if number % period else nullcontext()
+
+    return within(context)
 
 
 def on_part(cut: Callable[[Settings, int, Tensor], Tensor]) -> Wrap:
     """MRM's pass on a part of its images, labels and weights; masks as they are drawn, for as many images."""
 
-    def wrap(step_function: StepFunction) -> StepFunction:
-        def step(number: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
-            passes, whole = models.passes, models.passes.backward
+    def context(number: int, batch: Batch, models: Models, cfg: Settings) -> AbstractContextManager[Any]:
+        whole = models.passes.backward
 
-            def backward(losses_of: Any, *inputs: Any, masked: Tensor | None = None, **options: Any) -> Any:
-                if masked is not None:
-                    name, *tensors = inputs
-                    inputs = (name, *(cut(cfg, number, tensor) for tensor in tensors))
-                    options["masked"] = masked[: len(inputs[1])]
-                return whole(losses_of, *inputs, **options)
+        def backward(losses_of: Any, *inputs: Any, masked: Tensor | None = None, **options: Any) -> Any:
+            if masked is not None:
+                name, *tensors = inputs
+                inputs = (name, *(cut(cfg, number, tensor) for tensor in tensors))
+                options["masked"] = masked[: len(inputs[1])]
+            return whole(losses_of, *inputs, **options)
 
-            passes.backward = backward  # type: ignore[method-assign]
-            try:
-                return step_function(number, batch, models, cfg, draws)
-            finally:
-                del passes.backward
+        return patch.object(models.passes, "backward", backward)
 
-        return step
-
-    return wrap
+    return within(context)
 
 
 def half_batch(cfg: Settings, number: int, tensor: Tensor) -> Tensor:
@@ -130,20 +130,17 @@ def pretrained_rebuilder(run: Run) -> None:
     many steps as the network was."""
     network, mrm, cfg = run.models.student.network, run.models.student.mrm, run.settings
     optimizer = torch.optim.AdamW(mrm.parameters(), lr=cfg.mrm_lr, weight_decay=0.01)
-    trained = [p for p in network.parameters() if p.requires_grad]
     network.eval().requires_grad_(False)
     mrm._warned_detached = True  # it is meant
     for number, batch in enumerate(batches(batches_of(run), 0, cfg.pretrain_iterations, cfg.workers)):
-        images, labels = batch.source_images.to(run.device), batch.source_labels.to(run.device)
-        mask = Draws(cfg, number).masked("source before", images)
-        loss = mrm(network.encode(images), network.decode, labels, mask=mask)
+        batch = batch.to(run.device)
+        mask = Draws(cfg, number).masked("source before", batch.source_images)
+        loss = mrm(network.encode(batch.source_images), network.decode, batch.source_labels, mask=mask)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     optimizer.zero_grad()
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    network.train()
+    network.train().requires_grad_(True)
 
 
 def frozen_rebuilder(run: Run) -> None:

@@ -16,6 +16,7 @@ from uda.data.batches import Batch, batches
 from uda.data.domain import Domain
 from uda.data.transforms import normalise
 from uda.networks import Segmentor
+from uda.networks.small import SmallEncoder
 from uda.runtime.rng import generator, own_rng
 from uda.scenes import camera as scenes_camera
 from uda.scenes import car as scenes_car
@@ -46,6 +47,7 @@ __all__ = [
     "Run",
     "Segmentor",
     "Settings",
+    "SmallEncoder",
     "StepFunction",
     "batches",
     "batches_of",

@@ -18,6 +18,23 @@ for batch in batches(dist.get_rank(), 2):
     student(*batch).backward()
     optimizer.step()
 """
+SEPARATE = (
+    DDP
+    + """
+class Separate(Student):
+    def forward(self, images, labels, weights=None):
+        feats, decoder = self.network["encoder"](images), self.network["decoder"]
+        return F.cross_entropy(decoder(feats), labels) if weights is None else self.mrm(feats, decoder, labels, weights)
+
+student = DistributedDataParallel(Separate(), find_unused_parameters=FIND_UNUSED)
+optimizer = torch.optim.AdamW(student.module.groups(), lr=6e-5)
+for source, labels, *target in batches(dist.get_rank(), 2):
+    optimizer.zero_grad()
+    student(source, labels).backward()
+    student(*target).backward()
+    optimizer.step()
+"""
+)
 PITFALLS = {
     "parts called behind DDP's back": DDP
     + """
@@ -38,21 +55,7 @@ Decoder = CoarseDecoder
 student = DistributedDataParallel(Student())
 """
     + LOOP,
-    "a backward for each loss": DDP
-    + """
-class Separate(Student):
-    def forward(self, images, labels, weights=None):
-        feats, decoder = self.network["encoder"](images), self.network["decoder"]
-        return F.cross_entropy(decoder(feats), labels) if weights is None else self.mrm(feats, decoder, labels, weights)
-
-student = DistributedDataParallel(Separate(), find_unused_parameters=FIND_UNUSED)
-optimizer = torch.optim.AdamW(student.module.groups(), lr=6e-5)
-for source, labels, *target in batches(dist.get_rank(), 2):
-    optimizer.zero_grad()
-    student(source, labels).backward()
-    student(*target).backward()
-    optimizer.step()
-""",
+    "a backward for each loss": "FIND_UNUSED = False\n" + SEPARATE,
     "processes that start from other weights": "import os\ntorch.manual_seed(int(os.environ['RANK']))\n"
     + BLOCKS["FSDP2"],
     "methods instead of modules under FSDP2": """
@@ -73,9 +76,9 @@ Student = Methods
     ),
 }
 REMEDIES = {
-    "a backward for each loss": "FIND_UNUSED = True\n" + PITFALLS["a backward for each loss"],
+    "a backward for each loss": "FIND_UNUSED = True\n" + SEPARATE,
     "a backward for each loss, the first in no_sync": "FIND_UNUSED = False\n"
-    + PITFALLS["a backward for each loss"].replace(
+    + SEPARATE.replace(
         "    student(source, labels).backward()",
         "    with student.no_sync():\n        student(source, labels).backward()",
     ),
@@ -95,4 +98,3 @@ for batch in batches(dist.get_rank(), 2):
     optimizer.step()
 """,
 }
-PITFALLS["a backward for each loss"] = "FIND_UNUSED = False\n" + PITFALLS["a backward for each loss"]

@@ -66,7 +66,7 @@ def test_trains_as_the_plain_loop(name, plain):
 
 def test_accelerate_accumulates(plain):
     code = BLOCKS["Accelerate"].replace("Accelerator()", "Accelerator(gradient_accumulation_steps=2)")
-    head, loop = code.split("for batch in")
+    head = code.partition("for batch in")[0]
     loop = """for batch in batches():
     for part in zip(*(t.split(2) for t in batch)):
         with accelerator.accumulate(student):
@@ -127,11 +127,11 @@ def test_a_teachers_decoder_in_mrm_is_not_named():
     """As the page says: the student's decoder gets no gradient, and nothing is said."""
     student = page.run("student = Student()", torch.float32)[0]["student"]
     teacher = copy.deepcopy(student.network).requires_grad_(False)
-    images, labels = torch.randn(2, 3, 64, 64), torch.randint(5, (2, 64, 64))
+    x, y = images(size=(64, 64)), labels(size=(64, 64))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*coarser than the mask's grid")
-        student.mrm(student.network["encoder"](images), teacher["decoder"], labels).backward()
+        student.mrm(student.network["encoder"](x), teacher["decoder"], y).backward()
     assert all(p.grad is not None for p in student.network["encoder"].parameters())
     assert all(p.grad is None for p in student.network["decoder"].parameters())
 
