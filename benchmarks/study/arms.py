@@ -176,12 +176,15 @@ ARMS |= CHEAP | ABLATIONS
 
 MAIN = ["dacs", "dacs+mrm", "dacs+mask-only", "dacs+local"]
 MIC = ["mic", "mic+mrm", "mic+mask-only"]
+# whose Rebuilder wins at least 1 point of accuracy at masked cells on the screen's seed: PLAN.md's rule
+UPPER = ["context-free decoder", "large", "long self-training"]
 # (what it is, arms, seeds): made in this order, a seed's arms before the next seed's
 QUEUE: list[tuple[str, list[str], list[int]]] = [
     ("confirming, DACS, first half", MAIN, CONFIRMING[:6]),
     ("the library's option", ["dacs+vector"], CONFIRMING[:6]),
     ("confirming, MIC", MIC, CONFIRMING[:6]),
     ("screen of item 2", MAIN + [arm for regime in REGIMES.values() for arm in regime], DEVELOPMENT[:1]),
+    ("the screen's upper regimes", [arm for name in UPPER for arm in REGIMES[name]], DEVELOPMENT[1:]),
     ("development, nothing masked", list(NOTHING), DEVELOPMENT),
     ("confirming, DACS, second half", MAIN, CONFIRMING[6:]),
     ("confirming, controls", ["dacs, MRM's time", "dacs+mask-only, MRM's time", "dacs, mixed twice"], CONFIRMING),
