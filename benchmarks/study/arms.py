@@ -25,6 +25,7 @@ from trainers import Run, Segmentor
 from mrm_loss import MRM
 
 DEVELOPMENT, CONFIRMING = [0, 100, 101, 102], list(range(21, 33))
+REGIMES_CONFIRMING = list(range(41, 53))
 OFF = {"mrm_weight": 0.0}
 # MRM adds 64 % to a DACS step on this network, an extra pass alone 40 %, 45 % and 29 % in MIC (README, "Cost").
 # Mask only is counted at the price of the pass alone, which is too low and so in its favour.
@@ -178,6 +179,8 @@ MAIN = ["dacs", "dacs+mrm", "dacs+mask-only", "dacs+local"]
 MIC = ["mic", "mic+mrm", "mic+mask-only"]
 # whose Rebuilder wins at least 1 point of accuracy at masked cells on the screen's seed: PLAN.md's rule
 UPPER = ["context-free decoder", "large", "long self-training"]
+# those two of them with the highest mean of MRM - mask only over the development seeds, whatever its sign
+CONFIRMED = ["long self-training", "context-free decoder"]
 # (what it is, arms, seeds): made in this order, a seed's arms before the next seed's
 QUEUE: list[tuple[str, list[str], list[int]]] = [
     ("confirming, DACS, first half", MAIN, CONFIRMING[:6]),
@@ -189,6 +192,7 @@ QUEUE: list[tuple[str, list[str], list[int]]] = [
     ("confirming, DACS, second half", MAIN, CONFIRMING[6:]),
     ("confirming, controls", ["dacs, MRM's time", "dacs+mask-only, MRM's time", "dacs, mixed twice"], CONFIRMING),
     ("confirming, MIC controls", ["mic+local", "mic, MRM's time", "mic+mask-only, MRM's time"], CONFIRMING[:6]),
+    ("confirming, two regimes", [arm for name in CONFIRMED for arm in REGIMES[name]], REGIMES_CONFIRMING),
     ("cost against gain", list(CHEAP), CONFIRMING[:6]),
     ("ablations", ABLATED, CONFIRMING[:3]),
 ]

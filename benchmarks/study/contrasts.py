@@ -51,6 +51,13 @@ CONTRASTS = {
         ("mic+mrm", "mic+mask-only, MRM's time"),
     ],
 }
+# regimes of question 3 that are confirmed as the methods are
+CONFIRMED = ["long self-training", "context-free decoder"]
+ARMS |= {name: [name, f"{name}+mask-only", f"{name}+mrm"] for name in CONFIRMED}
+CONTRASTS |= {
+    name: [(f"{name}+mrm", f"{name}+mask-only"), (f"{name}+mrm", name), (f"{name}+mask-only", name)]
+    for name in CONFIRMED
+}
 
 
 def student(line: Line) -> float:

@@ -31,6 +31,7 @@ MIC = {
     "mic+mrm, on masked": ("masked", 1.0),
     "mic+mrm, on mixed": ("mixed", 1.0),
 }
+ARMS = {"dacs": DACS, "mic": MIC}
 ENOUGH, CHEAP = 0.8, 0.5  # parts of MRM's gain and cost (the study's aim)
 
 
@@ -51,7 +52,7 @@ class Bargain:
 
 def bargains(confirming: list[Line], method: str) -> list[Bargain]:
     """All arms of a method that have run, the cheapest first; MRM's gain is that on the arm's own seeds."""
-    arms, rows = {"dacs": DACS, "mic": MIC}[method], json.loads(OVERHEAD.read_text())["rows"]
+    arms, rows = ARMS[method], json.loads(OVERHEAD.read_text())["rows"]
     seconds: dict[str, Any] = next(row["seconds"] for row in rows if row["method"] == method)
     base, whole = of(confirming, method), paired(of(confirming, f"{method}+mrm"), of(confirming, method))
     found = []

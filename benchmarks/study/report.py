@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from pathlib import Path
 
+import cost
 from ablations import ablation_rows
 from contrasts import (
     ARMS,
@@ -28,7 +29,6 @@ from contrasts import (
     split,
     verdict,
 )
-from cost import CHEAP, ENOUGH, Bargain, bargains
 from paired import Paired, paired
 from plots import plot_contrasts, plot_costs, plot_screen
 
@@ -126,12 +126,12 @@ def ablation_table(rows: Iterable[tuple[str, str, float, Paired]]) -> list[str]:
     return table
 
 
-def cost_table(found: Iterable[Bargain], method: str) -> list[str]:
+def cost_table(found: Iterable[cost.Bargain], method: str) -> list[str]:
     """Gains beside costs, the cheapest first."""
     table = heading("arm", "n", f"over {method} [95 % interval]", "of MRM's gain", "% of a step", "of MRM's cost", "")
     for one in found:
         parts = f"{one.part_of_gain:.0%}", f"+{one.cost:.0f} %", f"{one.part_of_cost:.0%}"
-        aim = one.part_of_gain >= ENOUGH and one.part_of_cost <= CHEAP
+        aim = one.part_of_gain >= cost.ENOUGH and one.part_of_cost <= cost.CHEAP
         said = ", ".join(["efficient"] * one.efficient + ["reaches the aim"] * aim)
         table.append(row(one.arm, str(len(one.gain.seeds)), interval(one.gain), *parts, said))
     return table
@@ -169,7 +169,7 @@ def tables(lines: list[Line]) -> str:
         rows = contrast_rows(confirming, CONTRASTS[method])
         if not rows:
             continue
-        parts += ["", f"## {method.upper()}, confirming seeds", "", *arm_table(confirming, arms)]
+        parts += ["", f"## {name_of(method)}, confirming seeds", "", *arm_table(confirming, arms)]
         parts += ["", "mIoU of the student, differences paired by seed:", "", *contrast_table(rows)]
         parts += ["", "The first three by the student with target statistics, and by the teacher:", ""]
         others = [
@@ -180,10 +180,10 @@ def tables(lines: list[Line]) -> str:
         parts += contrast_table(others)
         masked = contrast_rows(confirming, at_masked_cells(method), filled)
         parts += ["", "Pixel accuracy at masked cells from what the filler puts there:", "", *contrast_table(masked)]
-    found = {method: bargains(confirming, method) for method in ARMS}
+    found = {method: cost.bargains(confirming, method) for method in cost.ARMS}
     if any(len(arms) > 1 for arms in found.values()):
         parts += ["", "## Cost against gain", "", COST]
-        parts += [line for method in ARMS for line in ["", *cost_table(found[method], method)]]
+        parts += [line for method in cost.ARMS for line in ["", *cost_table(found[method], method)]]
     if ablated := ablation_rows(confirming):
         parts += ["", "## Ablations beside the paper's", "", *ablation_table(ablated)]
     if development:
@@ -193,6 +193,11 @@ def tables(lines: list[Line]) -> str:
     parts += [f"WARNING: not one start: {text}" for text in unpaired(lines)]
     dirty = sorted({line["commit"] for line in lines if "dirty" in line["commit"]})
     return "\n".join(parts + [f"WARNING: not committed when run: {text}" for text in dirty]) + "\n"
+
+
+def name_of(method: str) -> str:
+    """A method's abbreviation, or a regime's name."""
+    return method.upper() if method in cost.ARMS else method.capitalize()
 
 
 def arms_of(lines: list[Line]) -> list[str]:
@@ -211,8 +216,8 @@ def main() -> None:
         rows = contrast_rows(confirming, CONTRASTS[method])
         if rows:
             values = {arm: of(confirming, arm) for arm in arms if of(confirming, arm)}
-            plot_contrasts(values, rows, SMALL, folder / f"confirming-{method}.png")
-    found = {method: bargains(confirming, method) for method in ARMS}
+            plot_contrasts(values, rows, SMALL, folder / f"confirming-{method.replace(' ', '-')}.png")
+    found = {method: cost.bargains(confirming, method) for method in cost.ARMS}
     if any(map(len, found.values())):
         plot_costs(found, folder / "cost.png")
     if pairs := screened(development):

@@ -68,6 +68,21 @@ def test_tables_of_canned_lines():
     )
 
 
+def test_a_confirmed_regime_has_its_own_table_and_plot(tmp_path, monkeypatch):
+    name = "long self-training"
+    lines = [canned(name, 41, 50.0), canned(f"{name}+mrm", 41, 55.0), canned(f"{name}+mask-only", 41, 54.0)]
+    lines += [canned(name, 42, 50.0), canned(f"{name}+mrm", 42, 55.0), canned(f"{name}+mask-only", 42, 55.5)]
+    lines += [canned(f"{name}+mrm", 0, 90.0), canned(f"{name}+mask-only", 0, 80.0)]
+    assert contrasts.CONFIRMED == arms.CONFIRMED
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr("sys.argv", ["report.py", "--results", str(tmp_path)])
+    report.main()
+    text = (tmp_path / "tables.md").read_text()
+    assert "## Long self-training, confirming seeds" in text
+    assert f"| {name}+mrm - {name}+mask-only | 2 | +0.25 [-9.28, +9.78] | not shown | +1.00, -0.50 | 41 to 42 |" in text
+    assert {path.name for path in tmp_path.glob("*.png")} == {"confirming-long-self-training.png", "screen.png"}
+
+
 def test_ablations_stand_beside_the_papers_on_their_own_seeds():
     lines = [canned("dacs", seed, 50.0) for seed in (21, 22, 23)] + [canned("dacs+mrm", s, 53.0) for s in (21, 22, 23)]
     assert ablations.ablation_rows(lines) == []
