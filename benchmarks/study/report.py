@@ -24,6 +24,7 @@ from contrasts import (
     at_masked_cells,
     contrast_rows,
     filled,
+    main_contrasts,
     of,
     screened,
     split,
@@ -175,7 +176,7 @@ def tables(lines: list[Line]) -> str:
         others = [
             (f"{title}, {key}", result)
             for key in ("student, target statistics", "teacher")
-            for title, result in contrast_rows(confirming, CONTRASTS[method][:3], itemgetter(key))
+            for title, result in contrast_rows(confirming, main_contrasts(method), itemgetter(key))
         ]
         parts += contrast_table(others)
         masked = contrast_rows(confirming, at_masked_cells(method), filled)

@@ -74,6 +74,7 @@ def test_a_confirmed_regime_has_its_own_table_and_plot(tmp_path, monkeypatch):
     lines += [canned(name, 42, 50.0), canned(f"{name}+mrm", 42, 55.0), canned(f"{name}+mask-only", 42, 55.5)]
     lines += [canned(f"{name}+mrm", 0, 90.0), canned(f"{name}+mask-only", 0, 80.0)]
     assert contrasts.CONFIRMED == arms.CONFIRMED
+    assert all(set(contrasts.ARMS[regime]) == set(arms.REGIMES[regime]) for regime in arms.CONFIRMED)
     (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.setattr("sys.argv", ["report.py", "--results", str(tmp_path)])
     report.main()
