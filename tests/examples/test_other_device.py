@@ -183,3 +183,19 @@ def test_a_step_on_cuda_waits_for_nothing(settings, trainer, method, options):
     lines = [f"{wait.filename}:{wait.lineno}" for wait in waits if "synchronizing CUDA" in str(wait.message)]
     assert len(lines) == read_backs(options), lines
     assert all(loss.isfinite() for loss in losses.values())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("trainer", "method", "options"), [case for case in CASES if "precision" not in case[2]])
+def test_a_step_on_cuda_is_the_cpus(settings, tmp_path, trainer, method, options):
+    """Images, mixes, masks and all else that is drawn are the same; losses and gradients differ by roundings."""
+    seen = {}
+    for name in ("cpu", "cuda"):
+        own = {**options, "tf32": False, "out": str(tmp_path / name)}
+        run = run_of(settings, trainer, method, own, torch.device(name))
+        losses = one_step(run, batches_of(run)[run.step].to(run.device), trainer.train_step)
+        gradients = torch.cat([p.grad.flatten().cpu().double() for p in run.models.student.parameters()])
+        seen[name] = {key: loss.item() for key, loss in losses.items()}, gradients
+    (expected, gradients), (found, on_cuda) = seen["cpu"], seen["cuda"]
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert (on_cuda - gradients).norm() < 0.02 * gradients.norm()
