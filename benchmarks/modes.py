@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from shared.overhead_steps import Bench
 from shared.provenance import ROOT, made_by, provenance
-from uda.runtime.meter import peak_memory
+from uda.runtime.meter import forget_peak, peak_memory
 from uda.settings import Settings, preset_values
 
 MODES: dict[str, dict[str, Any]] = {
@@ -60,10 +60,10 @@ def alone(mode: str, args: argparse.Namespace) -> dict[str, Any]:
 def print_alone(mode: str, args: argparse.Namespace) -> None:
     bench = Bench(settings_for(mode, args))
     bench.make_optimizer_states()
-    if bench.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(bench.device)
-    seconds = [bench.seconds(lambda: bench.step("mrm"))[0] for _ in range(args.warmup + args.steps)]
-    measured = {"first": seconds[0], "seconds": seconds[args.warmup :], "peak": peak_memory(bench.device) / 2**20}
+    first, *_ = [bench.seconds(lambda: bench.step("mrm"))[0] for _ in range(args.warmup)]
+    forget_peak(bench.device)
+    seconds = [bench.seconds(lambda: bench.step("mrm"))[0] for _ in range(args.steps)]
+    measured = {"first": first, "seconds": seconds, "peak": peak_memory(bench.device) / 2**20}
     print(json.dumps(measured))
 
 

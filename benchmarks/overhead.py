@@ -14,8 +14,8 @@ copy of the features to the floor, is left out). With --repeats 0 only one step 
 "masked" each is run, in a process of its own.
 
 Overheads are medians of per-round ratios with 95 % bootstrap intervals, or ranges below 6 rounds. Peak memory and the
-time "alone" are those of the first step of a process of its own, with the optimisers' states. Prediction is compared
-with that of a network which was built without MRM and took over the trained one's weights.
+time "alone" are those of the first step of a process of its own (on CUDA the second, after cuDNN has chosen its
+kernels), with the optimisers' states. Prediction is compared with that of a network which was built without MRM and took over the trained one's weights.
 Writes benchmarks/results/overhead-NAME.json, .md and .png.
 """
 
@@ -33,7 +33,7 @@ import torch
 from shared.overhead_report import overhead, plot, table
 from shared.overhead_steps import ADDED, Bench
 from shared.provenance import provenance
-from uda.runtime.meter import peak_memory
+from uda.runtime.meter import forget_peak, peak_memory
 from uda.settings import Settings, preset_values
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,7 +96,8 @@ def rounds(bench: Bench, arms: list[str], args: argparse.Namespace) -> tuple[dic
 
 
 def step_alone(method: str, arm: str, args: argparse.Namespace) -> tuple[float, float]:
-    """Seconds and peak MiB of the first step of a process of its own: allocated on CUDA, resident on the CPU."""
+    """Seconds and peak MiB of one step in a process of its own: on the CPU of the first, resident in memory; on CUDA of
+    the second, allocated (in the first, cuDNN tries kernels with all the memory there is)."""
     command = [sys.executable, __file__, "--alone", method, arm, "--preset", args.preset, "--device", args.device]
     command += ["--batch-size", str(args.batch_size), "--encoder", args.encoder]
     command += ["--checkpoint-activations"] * args.checkpoint_activations
@@ -110,7 +111,8 @@ def print_alone(method: str, arm: str, args: argparse.Namespace) -> None:
         bench.drop_mrm()
     bench.make_optimizer_states()
     if bench.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(bench.device)
+        bench.step(arm)
+        forget_peak(bench.device)
     seconds, _ = bench.seconds(lambda: bench.step(arm))
     print(seconds, peak_memory(bench.device) / 2**20)
 

@@ -14,7 +14,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 # environment variables that change what is measured
-PREFIXES = ("OMP_", "MKL_", "MALLOC_", "LD_PRELOAD", "CUDA_", "CUBLAS_", "NVIDIA_", "PYTORCH_", "TORCH_")
+PREFIXES = ("OMP_", "MKL_", "MALLOC_", "LD_PRELOAD", "CUDA_", "CUBLAS_", "NVIDIA_TF32", "PYTORCH_", "TORCH_")
 
 
 def provenance(device: str = "cpu") -> dict[str, Any]:

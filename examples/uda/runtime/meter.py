@@ -29,18 +29,23 @@ class Meter:
 
     def tick(self) -> None:
         now = time.perf_counter()
-        if self.last is not None:
+        if self.last is None:
+            forget_peak(self.device)
+        else:
             self.seconds.append(now - self.last)
         self.last = now
 
     def restart(self) -> None:
         """What went by since the last step was not one: an evaluation, a checkpoint."""
         self.last = time.perf_counter()
+        forget_peak(self.device)
 
     def values(self) -> dict[str, float]:
-        """Images per second, from the second step on, and peak memory in GiB."""
+        """Images per second, from the second step on, and peak memory in GiB (on CUDA since it was last asked for)."""
         pace = {"images/s": self.images / statistics.median(self.seconds)} if self.seconds else {}
-        return {**pace, "GiB": peak_memory(self.device) / GIB}
+        memory = peak_memory(self.device) / GIB
+        forget_peak(self.device)
+        return {**pace, "GiB": memory}
 
 
 def in_short(values: dict[str, float]) -> dict[str, str]:
@@ -48,8 +53,18 @@ def in_short(values: dict[str, float]) -> dict[str, str]:
     return {name: f"{value:.3g}" for name, value in values.items()}
 
 
+def forget_peak(device: torch.device) -> None:
+    """Starts `peak_memory` anew, on CUDA; elsewhere it stays that of the process.
+
+    Where cuDNN sees sizes for the first time it tries kernels with as much memory as there is, 70 GiB and more, of which
+    training needs nothing.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory(device: torch.device) -> int:
-    """Bytes at this process's peak: allocated on CUDA, else resident in memory; 0 where that is not known."""
+    """Bytes at the peak: allocated on CUDA (see `forget_peak`), else resident in memory; 0 where that is not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")

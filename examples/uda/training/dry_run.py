@@ -23,7 +23,7 @@ from ..data.class_statistics import beside
 from ..data.domain import Domain
 from ..data.images import image_size
 from ..data.labels import IGNORE
-from ..runtime.meter import GIB, memory_of, peak_memory
+from ..runtime.meter import GIB, forget_peak, memory_of, peak_memory
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
 from .run import AfterStep, Run, StepFunction, batches_of, one_step
@@ -157,6 +157,7 @@ def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float]
     steps: list[float] = []
     losses: list[dict[str, float]] = []
     while len(steps) < 2 and sum(steps) < PATIENCE:
+        forget_peak(run.device)
         began = time.perf_counter()
         losses.append(read(one_step(run, batch.to(run.device), step_function)))  # waits for the device
         steps.append(time.perf_counter() - began)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from uda.runtime.meter import Meter, in_short
+from uda.runtime.meter import GIB, Meter, in_short
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 
@@ -38,3 +38,21 @@ held = torch.ones(GIB // 16)  # a quarter of a GiB
 assert before + held.nbytes // 2 < peak_memory(cpu) < memory_of(cpu)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=EXAMPLES)
+
+
+def test_on_a_gpu_the_peak_is_that_of_the_steps_since_it_was_last_asked_for(monkeypatch):
+    """Not the first step's, in which cuDNN tries kernels, nor an evaluation's."""
+    peak = [0.0]
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak[0])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.__setitem__(0, 0.0))
+    meter, seen = Meter(torch.device("cuda"), images=8), []
+    for used in (70, 3, 4, None, 2):
+        if used is None:
+            peak[0] = 50 * GIB
+            meter.restart()
+            continue
+        peak[0] = max(peak[0], used * GIB)
+        meter.tick()
+        if used == 4:
+            seen.append(meter.values()["GiB"])
+    assert [*seen, meter.values()["GiB"]] == [4, 2]
