@@ -13,9 +13,10 @@ baseline is run; to each of its steps the separately timed parts that an arm add
 copy of the features to the floor, is left out). With --repeats 0 only one step of "baseline", "mrm", "mask-only" and
 "masked" each is run, in a process of its own.
 
-Overheads are medians of per-round ratios with 95 % bootstrap intervals, or ranges below 6 rounds. Peak memory and the
-time "alone" are those of the first step of a process of its own (on CUDA the second, after cuDNN has chosen its
-kernels), with the optimisers' states. Prediction is compared with that of a network which was built without MRM and took over the trained one's weights.
+Overheads are medians of per-round ratios with 95 % bootstrap intervals, or ranges below 6 rounds. Peak memory is that
+of a step in a process of its own, with the optimisers' states: on a CPU of the first, whose time "alone" stands beside
+it, on CUDA of the second. Prediction is compared with that of a network which was built without MRM and took over the
+trained one's weights.
 Writes benchmarks/results/overhead-NAME.json, .md and .png.
 """
 
@@ -74,7 +75,7 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
         "seconds": seconds,
         "derived": derived,
         "parts": parts,
-        "seconds_alone": {arm: seconds for arm, (seconds, _) in alone.items()},
+        "seconds_alone": {arm: seconds for arm, (seconds, _) in alone.items() if bench.device.type == "cpu"},
         "peak_memory_mib": {arm: memory for arm, (_, memory) in alone.items()},
         "inference": bench.inference(1 if args.derive else args.repeats) if args.repeats else {},
     }

@@ -67,11 +67,12 @@ def steps_table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         what = f"{row['network']}, {row['crop'][0]} x {row['crop'][1]}, {row['batch_size']}"
-        for arm in row["seconds"] | row["seconds_alone"]:
+        for arm in row["seconds"] | row["peak_memory_mib"]:
             alone = memory = cost = ""
             speed = " | "
             if arm in row["seconds_alone"]:
                 alone = f"{1000 * row['seconds_alone'][arm]:.0f}"
+            if arm in row["peak_memory_mib"]:
                 memory = f"{row['peak_memory_mib'][arm]:.0f} MiB"
             if seconds := row["seconds"].get(arm):
                 median = statistics.median(seconds)

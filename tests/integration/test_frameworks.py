@@ -68,7 +68,7 @@ def test_accelerate_accumulates(plain):
     code = BLOCKS["Accelerate"].replace("Accelerator()", "Accelerator(gradient_accumulation_steps=2)")
     head = code.partition("for batch in")[0]
     loop = """for batch in batches():
-    for part in zip(*(t.split(2) for t in batch)):
+    for part in zip(*(t.to(accelerator.device).split(2) for t in batch)):
         with accelerator.accumulate(student):
             accelerator.backward(student(*part))
             optimizer.step()

@@ -48,10 +48,10 @@ def test_a_cpu_generator_draws_the_cpus_masks():
 def test_the_host_waits_for_nothing(rebuild):
     _, (model, mrm, x, y, weights, mask) = pair(rebuild=rebuild)
     mrm(model.encoder(x), model.decoder, y, weights).backward()  # the first labels are read
-    torch.cuda.synchronize()
+    masks = [{}, {"mask": mask}, {"mask": mask.cpu()}, {"generator": torch.Generator().manual_seed(0)}]
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for options in ({}, {"mask": mask}, {"mask": mask.cpu()}, {"generator": torch.Generator().manual_seed(0)}):
+        for options in masks:
             mrm(model.encoder(x), model.decoder, y, weights, **options).backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")

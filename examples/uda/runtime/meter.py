@@ -56,8 +56,8 @@ def in_short(values: dict[str, float]) -> dict[str, str]:
 def forget_peak(device: torch.device) -> None:
     """Starts `peak_memory` anew, on CUDA; elsewhere it stays that of the process.
 
-    Where cuDNN sees sizes for the first time it tries kernels with as much memory as there is, 70 GiB and more, of which
-    training needs nothing.
+    Where cuDNN sees sizes for the first time it tries kernels with as much memory as there is, 70 GiB and more, none of
+    which training needs.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
