@@ -1,4 +1,4 @@
-"""Whole runs on an NVIDIA GPU: stopped and resumed, evaluated there and on the CPU, with every saving, compiled."""
+"""Whole runs on an NVIDIA GPU: stopped and resumed, evaluated there and on the CPU, with every saving."""
 
 from __future__ import annotations
 
@@ -92,9 +92,3 @@ def test_a_dry_run_tells_the_gpus_memory(settings, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert "device cuda:0, fp32" in printed
     assert "on the device" in printed
-
-
-@pytest.mark.slow
-def test_compiled_runs(settings):
-    run = train(dataclasses.replace(settings, compile=True), train_mic_mrm.Student, train_mic_mrm.train_step)
-    assert len(losses_of(run)) == 6

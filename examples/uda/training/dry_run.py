@@ -90,7 +90,11 @@ def look_at(run: Run, settings: Settings, step_function: StepFunction) -> None:
 
 def say(name: str, text: str) -> None:
     if rank_and_world()[0] == 0:
-        print(textwrap.fill(f"{name:<12}{text}", 100, subsequent_indent=" " * 12, break_long_words=False), flush=True)
+        # paths stay whole
+        lines = textwrap.wrap(
+            f"{name:<12}{text}", 100, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False
+        )
+        print(*lines, sep="\n", flush=True)
 
 
 def what_it_is(settings: Settings) -> str:
