@@ -90,6 +90,7 @@ NOTHING = {
     for augment in (True, False)
 }
 ARMS |= NOTHING
+NOTHING_CONFIRMED = "dacs+nothing-masked x0.5"  # the best of them on the development seeds
 ARMS |= trio("mic", method="mic") | {"mic+local": Arm("mic", changes=(local,))}
 ARMS |= {
     "mic, MRM's time": Arm("mic", OFF | MIC_TIME),
@@ -195,6 +196,7 @@ QUEUE: list[tuple[str, list[str], list[int]]] = [
     ("the screen's upper regimes", of_regimes(UPPER), DEVELOPMENT[1:]),
     ("development, nothing masked", list(NOTHING), DEVELOPMENT),
     ("confirming, DACS, second half", MAIN, CONFIRMING[6:]),
+    ("confirming, nothing masked", [NOTHING_CONFIRMED], CONFIRMING),
     ("confirming, controls", ["dacs, MRM's time", "dacs+mask-only, MRM's time", "dacs, mixed twice"], CONFIRMING),
     ("confirming, MIC controls", ["mic+local", "mic, MRM's time", "mic+mask-only, MRM's time"], CONFIRMING[:6]),
     ("confirming, two regimes", of_regimes(CONFIRMED), REGIMES_CONFIRMING),
