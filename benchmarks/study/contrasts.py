@@ -44,6 +44,7 @@ CONTRASTS = {
         ("dacs+mrm", "dacs+local"),
         ("dacs+local", "dacs+mask-only"),
         ("dacs+mrm", "dacs+nothing-masked"),
+        ("dacs+nothing-masked", "dacs"),
         ("dacs+mrm", "dacs, MRM's time"),
         ("dacs+mrm", "dacs+mask-only, MRM's time"),
         ("dacs+mrm", "dacs, mixed twice"),
