@@ -60,10 +60,10 @@ def alone(mode: str, args: argparse.Namespace) -> dict[str, Any]:
 def print_alone(mode: str, args: argparse.Namespace) -> None:
     bench = Bench(settings_for(mode, args))
     bench.make_optimizer_states()
-    first, *_ = [bench.seconds(lambda: bench.step("mrm"))[0] for _ in range(args.warmup)]
+    before = [bench.seconds(lambda: bench.step("mrm"))[0] for _ in range(args.warmup)]
     forget_peak(bench.device)
     seconds = [bench.seconds(lambda: bench.step("mrm"))[0] for _ in range(args.steps)]
-    measured = {"first": first, "seconds": seconds, "peak": peak_memory(bench.device) / 2**20}
+    measured = {"first": [*before, *seconds][0], "seconds": seconds, "peak": peak_memory(bench.device) / 2**20}
     print(json.dumps(measured))
 
 

@@ -75,7 +75,7 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
         "seconds": seconds,
         "derived": derived,
         "parts": parts,
-        "seconds_alone": {arm: seconds for arm, (seconds, _) in alone.items() if bench.device.type == "cpu"},
+        "seconds_alone": {arm: seconds for arm, (seconds, _) in alone.items() if bench.device.type != "cuda"},
         "peak_memory_mib": {arm: memory for arm, (_, memory) in alone.items()},
         "inference": bench.inference(1 if args.derive else args.repeats) if args.repeats else {},
     }

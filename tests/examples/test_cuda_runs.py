@@ -66,20 +66,8 @@ def test_a_run_is_evaluated_on_either_device(settings, tmp_path, precision):
 def test_the_script_with_every_saving(settings):
     """bf16, channels last, checkpointed, image by image, batches from two processes; the GPU is found by itself."""
     words = ["--source", settings.source, "--target", settings.target, "--out", settings.out]
-    words += [
-        "--crop",
-        "48",
-        "96",
-        "--pretrain-iterations",
-        "2",
-        "--iterations",
-        "2",
-        "--precision",
-        "bf16",
-        "--channels-last",
-        "--checkpoint-activations",
-    ]
-    words += ["--micro-batch", "1", "--workers", "2"]
+    words += ["--crop", "48", "96", "--pretrain-iterations", "2", "--iterations", "2", "--precision", "bf16"]
+    words += ["--channels-last", "--checkpoint-activations", "--micro-batch", "1", "--workers", "2"]
     command = [sys.executable, str(EXAMPLES / "train_mic_mrm.py"), *words]
     done = subprocess.run(command, env=os.environ, text=True, capture_output=True, timeout=240)
     assert done.returncode == 0, done.stderr
