@@ -60,10 +60,12 @@ def alone(mode: str, args: argparse.Namespace) -> dict[str, Any]:
 def print_alone(mode: str, args: argparse.Namespace) -> None:
     bench = Bench(settings_for(mode, args))
     bench.make_optimizer_states()
-    before = [bench.seconds(lambda: bench.step("mrm"))[0] for _ in range(args.warmup)]
-    forget_peak(bench.device)
-    seconds = [bench.seconds(lambda: bench.step("mrm"))[0] for _ in range(args.steps)]
-    measured = {"first": [*before, *seconds][0], "seconds": seconds, "peak": peak_memory(bench.device) / 2**20}
+    seconds = []
+    for number in range(args.warmup + args.steps):
+        if number == args.warmup:
+            forget_peak(bench.device)
+        seconds.append(bench.seconds(lambda: bench.step("mrm"))[0])
+    measured = {"first": seconds[0], "seconds": seconds[args.warmup :], "peak": peak_memory(bench.device) / 2**20}
     print(json.dumps(measured))
 
 

@@ -13,10 +13,10 @@ import evaluate
 import pytest
 import torch
 import train_mic_mrm
+from short_runs import losses, on_two_resolutions, stopped_at_step_4
 from uda.training.loop import train
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-SPEED = ("images/s", "GiB")
 PRECISIONS = [{}, {"precision": "bf16"}, {"precision": "fp16"}]
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -25,30 +25,18 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 @pytest.fixture
 def settings(settings):
     """MIC on two resolutions, on the GPU."""
-    hrda = {"hrda": True, "detail_crop": 24, "mrm_grid": (3, 3)}
-    return dataclasses.replace(settings, method="mic", device="cuda", eval_every=3, save_every=3, **hrda)
-
-
-def losses_of(run) -> list[dict[str, float]]:
-    rows = map(json.loads, run.metrics.read_text().splitlines())
-    return [{name: row[name] for name in row if name not in SPEED} for row in rows if "source" in row]
-
-
-def stopped_after_four(step, batch, models, cfg, draws):
-    if step + cfg.pretrain_iterations == 4:
-        raise RuntimeError("stopped")
-    return train_mic_mrm.train_step(step, batch, models, cfg, draws)
+    return on_two_resolutions(settings, method="mic", device="cuda", eval_every=3, save_every=3)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_stopped_run_goes_on(settings, tmp_path, precision):
     """As it would have gone, but for the order in which a GPU adds up."""
     whole, half = (dataclasses.replace(settings, out=str(tmp_path / name), **precision) for name in ("whole", "half"))
-    expected = losses_of(train(whole, train_mic_mrm.Student, train_mic_mrm.train_step))
+    expected = losses(train(whole, train_mic_mrm.Student, train_mic_mrm.train_step))
     with pytest.raises(RuntimeError, match="stopped"):
-        train(half, train_mic_mrm.Student, stopped_after_four)
+        train(half, train_mic_mrm.Student, stopped_at_step_4)
     again = train(dataclasses.replace(half, resume=half.out), train_mic_mrm.Student, train_mic_mrm.train_step)
-    found = losses_of(again)
+    found = losses(again)
     assert len(found) == len(expected) == 6
     for a, b in zip(found, expected):
         assert a == pytest.approx(b, rel=0.1, abs=1e-2)

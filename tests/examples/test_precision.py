@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from functools import partial, partialmethod
 
 import pytest
 import torch
 import train_dacs_mrm
 import train_mic_mrm
+from short_runs import losses, on_two_resolutions, stopped_at_step_4
 from torch._dynamo.utils import counters
 from uda.runtime.passes import HALVES
 from uda.training.loop import train
@@ -21,8 +21,8 @@ CASES = [(train_dacs_mrm, "dacs"), *((train_mic_mrm, method) for method in ("dac
 
 def settings_for(settings, method, **changes):
     """MIC on two resolutions."""
-    hrda = {"hrda": True, "detail_crop": 24, "mrm_grid": (3, 3)} if method in ("hrda", "mic") else {}
-    return dataclasses.replace(settings, method=method, **hrda, **changes)
+    replace = on_two_resolutions if method in ("hrda", "mic") else dataclasses.replace
+    return replace(settings, method=method, **changes)
 
 
 def one(run, trainer):
@@ -67,17 +67,11 @@ def test_an_interrupted_fp16_run_goes_on_as_if_it_had_not_been(settings, tmp_pat
     whole = train(settings, train_mic_mrm.Student, train_mic_mrm.train_step)
     scaler = whole.models.passes.scaler
     assert 1 < scaler.get_scale() < 2.0**40  # several were left out
-    steps = [row for row in map(json.loads, whole.metrics.read_text().splitlines()) if "source" in row]
-    assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6]
-
-    def stop(step, batch, models, cfg, draws):
-        if step + cfg.pretrain_iterations == 4:
-            raise RuntimeError("stopped")
-        return train_mic_mrm.train_step(step, batch, models, cfg, draws)
+    assert [row["step"] for row in losses(whole)] == [1, 2, 3, 4, 5, 6]
 
     half = dataclasses.replace(settings, out=str(tmp_path / "half"))
     with pytest.raises(RuntimeError, match="stopped"):
-        train(half, train_mic_mrm.Student, stop)
+        train(half, train_mic_mrm.Student, stopped_at_step_4)
     again = train(dataclasses.replace(half, resume=half.out), train_mic_mrm.Student, train_mic_mrm.train_step)
     assert again.models.passes.scaler.state_dict() == scaler.state_dict()
     for a, b in ((again.models.student, whole.models.student), (again.models.teacher, whole.models.teacher)):

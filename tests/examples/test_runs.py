@@ -16,6 +16,7 @@ import pytest
 import torch
 import train_dacs_mrm
 import train_mic_mrm
+from short_runs import losses, metrics
 from uda.checkpoints import evaluation
 from uda.checkpoints.loading import load_networks
 from uda.data.domain import open_domain
@@ -44,14 +45,6 @@ def flags(settings, **changes) -> list[str]:
 def launch(*words: str, **options) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(words, env=env, text=True, capture_output=True, timeout=240, **options)
-
-
-def metrics(folder) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-
-
-def losses(run: Run) -> list[dict[str, float]]:
-    return [row for row in metrics(run.folder) if "source" in row]
 
 
 @pytest.mark.slow

@@ -28,15 +28,14 @@ class Meter:
         self.last: float | None = None
 
     def tick(self) -> None:
-        now = time.perf_counter()
         if self.last is None:
-            forget_peak(self.device)
-        else:
-            self.seconds.append(now - self.last)
+            return self.restart()
+        now = time.perf_counter()
+        self.seconds.append(now - self.last)
         self.last = now
 
     def restart(self) -> None:
-        """What went by since the last step was not one: an evaluation, a checkpoint."""
+        """What went by since the last step was not one: an evaluation, a checkpoint; or there was none before."""
         self.last = time.perf_counter()
         forget_peak(self.device)
 
