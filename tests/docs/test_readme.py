@@ -30,6 +30,15 @@ def test_it_is_short():
     assert len(README.read_text().splitlines()) < 200
 
 
+def test_evidence_is_the_studys():
+    """Every mean with its spread or interval stands in the study's tables."""
+    tables = (ROOT / "benchmarks/study/results/tables.md").read_text()
+    (evidence,) = re.findall(r"## Evidence\n(.*?)\n## ", README.read_text(), re.DOTALL)
+    figures = re.findall(r"[+-]?\d+\.\d\d (?:± \d+\.\d\d|\[.*?\])", " ".join(evidence.split()))
+    assert len(figures) > 20
+    assert [figure for figure in figures if figure not in tables] == []
+
+
 def test_the_script_to_paste_trains(tmp_path):
     (code,) = BLOCKS["python"]
     assert len([line for line in code.text.splitlines() if line.strip()]) <= 20
