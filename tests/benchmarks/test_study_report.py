@@ -69,8 +69,7 @@ def test_tables_of_canned_lines():
 
 
 def test_the_tables_are_those_of_the_lines():
-    lines = [json.loads(line) for line in (report.RESULTS / "runs.jsonl").read_text().splitlines()]
-    assert (report.RESULTS / "tables.md").read_text() == report.tables(lines)
+    assert (report.RESULTS / "tables.md").read_text() == report.tables(runner.read_lines(runner.RESULTS))
 
 
 def test_a_confirmed_regime_has_its_own_table_and_plot(tmp_path, monkeypatch):
