@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from changes import decoder_alone, encoder_alone, local, mask_only, masked_cells_alone
-from contrasts import CONFIRMED, DEVELOPMENT
+from contrasts import CONFIRMED, DEVELOPMENT, LEFT_OPEN
 from networks import context_free_decoder, global_encoder, small_mit
 from objectives import pixel_head, pixels, regression, student_features, teacher_features
 from steps import (
@@ -153,6 +153,12 @@ CHEAP |= {
     "mic+mrm, on mixed": Arm("mic", {"mrm_on": "mixed"}),
 }
 
+# what stood open of MRM's settings beside its rate, which is a regime above
+SETTINGS = {
+    "dacs+mrm, frozen statistics": Arm(settings={"mrm_freeze_norm": True}),
+    "dacs+mrm, no augmentation": Arm(settings={"mrm_augment": False}),
+}
+
 # item 5: the paper's ablations; those of ratio, blocks and depth 1 and 4 are regimes above
 ABLATIONS = {
     "weight 0.2": Arm(settings={"mrm_weight": 0.2}),
@@ -174,7 +180,7 @@ ABLATIONS = {
     "pixels": Arm(changes=(pixel_head,), step=regression(pixels)),
 }
 ABLATED = [*ABLATIONS, "ratio 0.2+mrm", "ratio 0.6+mrm", "ratio 0.8+mrm", "rebuilder depth 1", "rebuilder depth 4"]
-ARMS |= CHEAP | ABLATIONS
+ARMS |= CHEAP | SETTINGS | ABLATIONS
 
 MAIN = ["dacs", "dacs+mrm", "dacs+mask-only", "dacs+local"]
 MIC = ["mic", "mic+mrm", "mic+mask-only"]
@@ -201,5 +207,6 @@ QUEUE: list[tuple[str, list[str], list[int]]] = [
     ("confirming, MIC controls", ["mic+local", "mic, MRM's time", "mic+mask-only, MRM's time"], CONFIRMING[:6]),
     ("confirming, two regimes", of_regimes(CONFIRMED), REGIMES_CONFIRMING),
     ("cost against gain", list(CHEAP), CONFIRMING[:6]),
+    ("settings left open", ["dacs+mrm", *LEFT_OPEN], DEVELOPMENT),
     ("ablations", ABLATED, CONFIRMING[:3]),
 ]

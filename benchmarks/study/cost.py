@@ -39,7 +39,8 @@ ENOUGH, CHEAP = 0.8, 0.5  # parts of MRM's gain and cost (the study's aim)
 class Bargain:
     """An arm's gain on the baseline, what it costs in percent of a step, and either as part of MRM's.
 
-    efficient: no other arm of the method gains more for as little, or as much for less.
+    efficient: no other arm of the method gains more for as little, or as much for less. Gains are compared as parts of
+    MRM's on the same seeds, since some arms have more seeds than others.
     """
 
     arm: str
@@ -72,7 +73,7 @@ def percent(seconds: dict[str, list[float]], arm: str) -> float:
 
 def marked(one: Bargain, all_of_them: list[Bargain]) -> Bargain:
     def better(other: Bargain) -> bool:
-        as_good = other.gain.mean >= one.gain.mean and other.cost <= one.cost
-        return as_good and (other.gain.mean, -other.cost) != (one.gain.mean, -one.cost)
+        as_good = other.part_of_gain >= one.part_of_gain and other.cost <= one.cost
+        return as_good and (other.part_of_gain, -other.cost) != (one.part_of_gain, -one.cost)
 
     return replace(one, efficient=not any(better(other) for other in all_of_them))

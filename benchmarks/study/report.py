@@ -19,6 +19,7 @@ from ablations import ablation_rows
 from contrasts import (
     ARMS,
     CONTRASTS,
+    LEFT_OPEN,
     SMALL,
     Line,
     at_masked_cells,
@@ -38,6 +39,8 @@ MADE = (
     "Made by `python benchmarks/study/report.py` from runs.jsonl, whose lines hold commit, settings, versions and "
     "machine; PLAN.md says what is asked."
 )
+
+MEASURES = "student", "student, target statistics", "teacher"
 
 COST = (
     "Gain here; cost at the papers' sizes on a CPU (benchmarks/README.md, DACS and MIC), in which a pass in one of K "
@@ -89,7 +92,7 @@ def arm_table(lines: list[Line], arms: Iterable[str]) -> list[str]:
             else ""
             for kind in ("own", "filled", "blank")
         ]
-        means = [spread([line[key] for line in own]) for key in ("student", "student, target statistics", "teacher")]
+        means = [spread([line[measure] for line in own]) for measure in MEASURES]
         table.append(row(arm, str(len(own)), *means, *masked))
     return table
 
@@ -111,7 +114,7 @@ def screen_table(lines: list[Line]) -> list[str]:
         regime, _, rest = other.partition("+mask-only")
         base = next((name for name in (regime + rest, regime) if of(lines, name)), "dacs")
         over = paired(of(lines, arm), of(lines, base))
-        level = f"{statistics.mean(of(lines, arm).values()):.2f}"
+        level = f"{statistics.mean(of(lines, arm)[seed] for seed in gained.seeds):.2f}"
         cells = [arm, other, str(len(gained.seeds)), level, f"{over.mean:+.2f} over {base}" if over.seeds else ""]
         rows.append((gained.mean, row(*cells, interval(miou), interval(gained))))
     title = ["MRM in the regime", "its mask only", "n", "student", "over the baseline", "MRM - mask only, mIoU"]
@@ -125,6 +128,15 @@ def ablation_table(rows: Iterable[tuple[str, str, float, Paired]]) -> list[str]:
         ours = str(len(result.seeds)), interval(result), differences(result)
         table.append(row(change, *ours, theirs, f"{gain:+.1f}"))
     return table
+
+
+def by_measure(lines: list[Line], pairs: list[tuple[str, str]], measures: Iterable[str]) -> list[tuple[str, Paired]]:
+    """Contrasts by several measures, which their titles name."""
+    return [
+        (f"{title}, {measure}", result)
+        for measure in measures
+        for title, result in contrast_rows(lines, pairs, itemgetter(measure))
+    ]
 
 
 def cost_table(found: Iterable[cost.Bargain], method: str) -> list[str]:
@@ -173,12 +185,7 @@ def tables(lines: list[Line]) -> str:
         parts += ["", f"## {name_of(method)}, confirming seeds", "", *arm_table(confirming, arms)]
         parts += ["", "mIoU of the student, differences paired by seed:", "", *contrast_table(rows)]
         parts += ["", "The first three by the student with target statistics, and by the teacher:", ""]
-        others = [
-            (f"{title}, {key}", result)
-            for key in ("student, target statistics", "teacher")
-            for title, result in contrast_rows(confirming, main_contrasts(method), itemgetter(key))
-        ]
-        parts += contrast_table(others)
+        parts += contrast_table(by_measure(confirming, main_contrasts(method), MEASURES[1:]))
         masked = contrast_rows(confirming, at_masked_cells(method), filled)
         parts += ["", "Pixel accuracy at masked cells from what the filler puts there:", "", *contrast_table(masked)]
     found = {method: cost.bargains(confirming, method) for method in cost.ARMS}
@@ -187,6 +194,8 @@ def tables(lines: list[Line]) -> str:
         parts += [line for method in cost.ARMS for line in ["", *cost_table(found[method], method)]]
     if ablated := ablation_rows(confirming):
         parts += ["", "## Ablations beside the paper's", "", *ablation_table(ablated)]
+    if settings := by_measure(development, [(arm, "dacs+mrm") for arm in LEFT_OPEN], MEASURES):
+        parts += ["", "## Settings left open, development seeds", "", *contrast_table(settings)]
     if development:
         parts += ["", "## Screen, development seeds", "", *screen_table(development)]
         parts += ["", "## All arms, development seeds", "", *arm_table(development, arms_of(development))]
