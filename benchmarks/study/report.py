@@ -225,8 +225,9 @@ def main() -> None:
     for method, arms in ARMS.items():
         rows = contrast_rows(confirming, CONTRASTS[method])
         if rows:
-            values = {arm: of(confirming, arm) for arm in arms if of(confirming, arm)}
-            plot_contrasts(values, rows, SMALL, folder / f"confirming-{method.replace(' ', '-')}.png")
+            values = {arm.removeprefix(f"{method}+"): of(confirming, arm) for arm in arms if of(confirming, arm)}
+            short = [(title.replace(f"{method}+", ""), result) for title, result in rows]
+            plot_contrasts(values, short, SMALL, folder / f"confirming-{method.replace(' ', '-')}.png")
     found = {method: cost.bargains(confirming, method) for method in cost.ARMS}
     if any(map(len, found.values())):
         plot_costs(found, folder / "cost.png")
