@@ -9,11 +9,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from cost import Bargain
+from cost import CHEAP, ENOUGH, Bargain
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from paired import Paired
 
 DOT, MEAN, PALE = "#4477aa", "#222222", "#bbbbbb"
+MARKERS = "osD^vPX*<>"
 
 
 def plot_contrasts(
@@ -76,19 +78,27 @@ def plot_screen(gained: Sequence[tuple[str, Paired]], miou: Sequence[tuple[str, 
 
 
 def plot_costs(found: Mapping[str, Sequence[Bargain]], path: Path) -> None:
-    """A panel per method: gain with its interval over cost; dark what is efficient."""
-    figure, axes = plt.subplots(1, len(found), figsize=(5.5 * len(found), 3.8), layout="constrained", squeeze=False)
+    """A panel per method: gain with its interval over cost; blue what is efficient, on grey what reaches the aim."""
+    figure, axes = plt.subplots(1, len(found), figsize=(5.5 * len(found), 5.6), layout="constrained", squeeze=False)
     for ax, (method, bargains) in zip(axes[0], found.items()):
-        for one in bargains:
-            colour = DOT if one.efficient else PALE
-            ax.errorbar(one.cost, one.gain.mean, yerr=one.gain.half, fmt="o", color=colour, capsize=3, markersize=5)
-            name = one.arm.removeprefix(f"{method}+")
-            left = "mask-only" in name or "vector" in name  # they lie close to MRM's
-            place, side = ((-6, 4), "right") if left else ((6, 4), "left")
-            ax.annotate(name, (one.cost, one.gain.mean), place, textcoords="offset points", ha=side, fontsize=8)
-        ax.set_xlim(0, 1.3 * max((one.cost for one in bargains), default=1))
-        ax.set_ylim(bottom=0)
+        for k, one in enumerate(bargains):
+            colour, name = DOT if one.efficient else PALE, one.arm.removeprefix(f"{method}+")
+            style = {"fmt": MARKERS[k % len(MARKERS)], "color": colour, "capsize": 3, "markersize": 7}
+            beside = 0.4 * sum(other.cost == one.cost for other in bargains[:k])  # equal costs stand side by side
+            label = f"{name}  (n = {len(one.gain.seeds)})"
+            ax.errorbar(one.cost + beside, one.gain.mean, yerr=one.gain.half, label=label, **style)
+        if whole := next((one for one in bargains if one.arm == f"{method}+mrm"), None):
+            top = 1.5 * whole.gain.mean
+            ax.set_ylim(min(0, *(one.gain.mean for one in bargains)) - 0.1 * top, top)
+            aim = (0, ENOUGH * whole.gain.mean), CHEAP * whole.cost, top
+            ax.add_patch(Rectangle(*aim, color="0.93", zorder=0))
+            ax.set_xlim(0, 1.15 * whole.cost)
+        ax.axhline(0, color=MEAN, linewidth=0.8)
         ax.set_xlabel("more time per step at the papers' sizes, %")
-        ax.set_ylabel(f"mIoU over {method}, mean and 95 % interval")
+        ax.set_title(
+            "blue: no arm gains as much for less; grey: the aim, 4/5 of MRM's gain for half its cost", fontsize=8
+        )
+        ax.set_ylabel(f"student mIoU over {method}, mean and 95 % interval")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -43,9 +43,9 @@ MADE = (
 MEASURES = "student", "student, target statistics", "teacher"
 
 COST = (
-    "Gain here; cost at the papers' sizes on a CPU (benchmarks/README.md, DACS and MIC), in which a pass in one of K "
-    "steps counts as a K-th, half a batch and a quarter of an image by their pixels. The aim: four fifths of the gain "
-    "for half of the cost. Efficient: no other arm gains as much for less."
+    "Gain here, seeds 21 to 26; cost at the papers' sizes on a CPU (benchmarks/README.md, DACS and MIC), in which a "
+    "pass in one of K steps counts as a K-th, half a batch and a quarter of an image by their pixels. The aim: four "
+    "fifths of the gain for half of the cost. Efficient: no other arm gains as much for less."
 )
 
 
