@@ -205,8 +205,9 @@ QUEUE: list[tuple[str, list[str], list[int]]] = [
     ("confirming, nothing masked", [NOTHING_CONFIRMED], CONFIRMING),
     ("confirming, controls", ["dacs, MRM's time", "dacs+mask-only, MRM's time", "dacs, mixed twice"], CONFIRMING),
     ("confirming, MIC controls", ["mic+local", "mic, MRM's time", "mic+mask-only, MRM's time"], CONFIRMING[:6]),
-    ("confirming, two regimes", of_regimes(CONFIRMED), REGIMES_CONFIRMING),
+    ("confirming, the shorter regime", of_regimes(CONFIRMED[1:]), REGIMES_CONFIRMING),
     ("cost against gain", list(CHEAP), CONFIRMING[:6]),
     ("settings left open", ["dacs+mrm", *LEFT_OPEN], DEVELOPMENT),
     ("ablations", ABLATED, CONFIRMING[:3]),
+    ("confirming, the longer regime", of_regimes(CONFIRMED[:1]), REGIMES_CONFIRMING),
 ]
