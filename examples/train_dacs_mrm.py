@@ -72,7 +72,7 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
     losses["trust"] = weights.mean()
 
     # masked representation modeling
-    if student.mrm is not None:
+    if student.mrm is not None and cfg.mrm_due(step):
         on_target = batch.target_images, labels, weights
         on_source = batch.source_images, batch.source_labels, torch.ones_like(weights)
         inputs = {"target": {"mrm": on_target}, "source": {"mrm source": on_source}}

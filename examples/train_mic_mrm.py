@@ -96,7 +96,7 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
 
     def masks_on(name: str, images: Tensor) -> list[Tensor]:
         """Where these features are masked for MRM; HRDA's two resolutions get a mask each."""
-        if student.mrm is None or name not in MRM_ON[cfg.mrm_on]:
+        if student.mrm is None or not cfg.mrm_due(step) or name not in MRM_ON[cfg.mrm_on]:
             return []
         return [draws.masked(f"{name}{resolution}", images) for resolution in ("", " detail")]
 

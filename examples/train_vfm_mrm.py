@@ -101,7 +101,7 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
     losses |= passes.backward(student, "masked", images, labels, weights, hidden, factors=factors)
 
     # masked representation modeling
-    if student.mrm is not None:
+    if student.mrm is not None and cfg.mrm_due(step):
         images = draws.colours("mrm", target) if cfg.mrm_augment else target
         with frozen_norm_stats(*[student] * cfg.mrm_freeze_norm):
             losses |= passes.backward(student, "mrm", images, labels, weights, masked=draws.masked("mrm", images))

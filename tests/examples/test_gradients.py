@@ -62,11 +62,12 @@ def gradients(settings, *, trainer=None, frozen=True, checkpointing=False) -> tu
     return losses, found, dict(models.student.named_buffers())
 
 
-def check(found: dict, expected: dict) -> None:
+def check(found: dict, expected: dict, atol: float = 1e-10) -> None:
+    """atol: as a part of each tensor's largest entry."""
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         scale = gradient.abs().max().item()
-        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-10 * scale + 1e-15, msg=name)
+        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=atol * scale + 1e-15, msg=name)
 
 
 def free_port() -> int:
@@ -119,17 +120,18 @@ def work_and_save(rank, port, settings):
 
 
 @pytest.mark.slow
-def test_another_number_of_processes_goes_on_with_the_same_run(settings, tmp_path, capsys):
+@pytest.mark.parametrize("mrm_every", [1, 2])
+def test_another_number_of_processes_goes_on_with_the_same_run(settings, tmp_path, capsys, mrm_every):
     """Saved by two of one image, gone on with by one of two: the same samples, weights, moments and teacher."""
-    whole = settings_for(settings, "mic", pretrain_iterations=0)
+    whole = settings_for(settings, "mic", pretrain_iterations=0, mrm_every=mrm_every)
     half = dataclasses.replace(whole, batch_size=1, out=str(tmp_path / "half"))
     mp.spawn(work_and_save, args=(free_port(), half), nprocs=2)
     expected = some_steps(whole, 4)
     found = some_steps(dataclasses.replace(whole, out=half.out, resume=half.out), 2)
     assert "saved by 2 processes, goes on with 1: the same 2 images of each domain" in capsys.readouterr().out
     assert found.step == expected.step == 4
-    for name in ("student", "teacher"):
-        check(getattr(found.models, name).state_dict(), getattr(expected.models, name).state_dict())
+    for name in ("student", "teacher"):  # AdamW makes steps of the rounding where gradients are 0, as of keys' biases
+        check(getattr(found.models, name).state_dict(), getattr(expected.models, name).state_dict(), atol=1e-9)
     for a, b in zip(found.optimizers, expected.optimizers, strict=True):
         for x, y in zip(a.state_dict()["state"].values(), b.state_dict()["state"].values(), strict=True):
             check(x, y)

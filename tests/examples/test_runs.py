@@ -16,6 +16,7 @@ import pytest
 import torch
 import train_dacs_mrm
 import train_mic_mrm
+import train_vfm_mrm
 from short_runs import losses, metrics
 from uda.checkpoints import evaluation
 from uda.checkpoints.loading import load_networks
@@ -124,6 +125,43 @@ def test_what_is_rebuilt(settings, trainer, method, mrm_on, names):
     assert set(losses) == {"source", "mixed", "trust", *names}
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert all(p.grad is not None for p in run.models.student.parameters())
+
+
+@pytest.mark.parametrize(
+    ("trainer", "method", "mrm_on"),
+    [
+        (train_dacs_mrm, "dacs", "target"),
+        (train_mic_mrm, "mic", "target"),
+        (train_mic_mrm, "mic", "masked"),
+        (train_vfm_mrm, "vfm", "target"),
+    ],
+)
+def test_mrm_in_every_second_step(settings, tmp_path, trainer, method, mrm_on):
+    """It weighs twice as much there; without it the Rebuilder rests. The second of the run is the method's first."""
+    cfg = dataclasses.replace(settings, method=method, mrm_on=mrm_on, pretrain_iterations=1)
+    first, runs = {}, {}
+    for every in (1, 2):
+        run = runs[every] = Run(dataclasses.replace(cfg, mrm_every=every, out=f"{cfg.out}{every}"), trainer.Student)
+        run.step = 1
+        first[every] = one_step(run, batches_of(run)[1], trainer.train_step)
+        run.step = 2
+    name = "mrm masked" if mrm_on == "masked" else "mrm"
+    assert first[1][name] > 0
+    assert first[2] == first[1] | {name: 2 * first[1][name]}
+    run, student = runs[2], runs[2].models.student
+    before = {key: value.clone() for key, value in student.state_dict().items()}
+    losses = one_step(run, batches_of(run)[2], trainer.train_step)
+    assert losses.keys() == first[2].keys() - {name}
+    moved = {key for key, value in student.state_dict().items() if not torch.equal(value, before[key])}
+    assert any(key.startswith("network.decoder") for key in moved)
+    assert not any(key.startswith("mrm.") for key in moved)
+
+
+def test_lines_of_a_run_show_mrm_where_it_takes_part(settings):
+    run = train(dataclasses.replace(settings, mrm_every=2), train_dacs_mrm.Student, train_dacs_mrm.train_step)
+    shown = {row["step"]: {"mrm", "mrm_gradient"} & row.keys() for row in metrics(run.folder) if "source" in row}
+    both = {"mrm", "mrm_gradient"}
+    assert shown == {1: set(), 2: set(), 3: set(), 4: both, 5: set(), 6: both}
 
 
 @pytest.mark.parametrize("stop_at", [1, 3])

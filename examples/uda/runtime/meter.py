@@ -19,11 +19,12 @@ class Meter:
     Args:
         device: whose memory counts.
         images: of both domains and all processes in a step.
+        period: steps after which long and short ones come again in the same order; they count together.
         window: steps that the pace is taken over; their median, so that a slow one now and then does not count.
     """
 
-    def __init__(self, device: torch.device, images: int, window: int = 50) -> None:
-        self.device, self.images = device, images
+    def __init__(self, device: torch.device, images: int, period: int = 1, window: int = 50) -> None:
+        self.device, self.images, self.period = device, images, period
         self.seconds: deque[float] = deque(maxlen=window)
         self.last: float | None = None
 
@@ -39,9 +40,15 @@ class Meter:
         self.last = time.perf_counter()
         forget_peak(self.device)
 
+    def step_seconds(self) -> float:
+        """The median over the window's periods of a step's mean."""
+        seconds, length = list(self.seconds), min(self.period, len(self.seconds))
+        starts = range(len(seconds) - length + 1)
+        return statistics.median(statistics.mean(seconds[i : i + length]) for i in starts)
+
     def values(self) -> dict[str, float]:
         """Images per second, from the second step on, and peak memory in GiB (on CUDA since it was last asked for)."""
-        pace = {"images/s": self.images / statistics.median(self.seconds)} if self.seconds else {}
+        pace = {"images/s": self.images / self.step_seconds()} if self.seconds else {}
         memory = peak_memory(self.device) / GIB
         forget_peak(self.device)
         return {**pace, "GiB": memory}

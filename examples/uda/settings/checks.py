@@ -117,6 +117,8 @@ def contradiction(settings: Any) -> str:
         return "--lr: expected a number above 0 where there are steps of pretraining, got 0"
     if uses_mrm and cfg.mrm_rebuild and (cfg.mrm_width % 4 or cfg.mrm_width % cfg.mrm_heads):
         return f"--mrm-width: expected a multiple of 4 and of --mrm-heads {cfg.mrm_heads}, got {cfg.mrm_width}"
+    if uses_mrm and cfg.mrm_every > cfg.iterations:
+        return f"--mrm-every: expected at most the {cfg.iterations} of --iterations, got {cfg.mrm_every}"
     if uses_mrm and cfg.mrm_block_size > max(cfg.mrm_grid):
         return f"--mrm-block-size: expected at most {max(cfg.mrm_grid)} cells of --mrm-grid, got {cfg.mrm_block_size}"
     return margins_cover_all(cfg) or not_here(cfg) or wrong_network(cfg)

@@ -128,6 +128,12 @@ class Settings:
         "masked those that another loss has anyway (our addition); HRDA's two resolutions get a mask each (our choice)",
         MRM_ON,
     )
+    mrm_every: int = setting(
+        1,
+        "steps from one with MRM to the next, in which it weighs as many times as much: half of the cost with 2 (our "
+        "addition)",
+        low=1,
+    )
     mrm_lr: float = setting(1.5e-3, "learning rate of the Rebuilder (2e-4 in the paper)", low=0)
     mrm_weight_decay: float = setting(0.01, "weight decay of the Rebuilder's AdamW (our choice)", low=0)
     mrm_mask_ratio: float = setting(0.4, "share of the feature grid that is masked", above=0, below=1)
@@ -187,6 +193,13 @@ class Settings:
     @property
     def uses_mrm(self) -> bool:
         return self.mrm_weight > 0 and self.method != "source-only"
+
+    def mrm_due(self, step: int) -> bool:
+        """Whether MRM takes part in this step of the method, counted from 0.
+
+        In every `mrm_every`-th of the run, so that lines of every tenth step show it.
+        """
+        return self.uses_mrm and (self.pretrain_iterations + step + 1) % self.mrm_every == 0
 
 
 def load_settings(path: Path) -> Settings:

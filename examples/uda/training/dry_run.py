@@ -104,7 +104,8 @@ def what_it_is(settings: Settings) -> str:
     world = rank_and_world()[1]
     several = f" in each of {world} processes" if world > 1 else ""
     what = "MRM" if settings.mrm_rebuild else "masking, not rebuilding,"
-    mrm = f" with {what} on {settings.mrm_on}" if settings.uses_mrm else " without MRM"
+    rarely = f" in one step of {settings.mrm_every}" if sometimes_without(settings) else ""
+    mrm = f" with {what} on {settings.mrm_on}{rarely}" if settings.uses_mrm else " without MRM"
     return (
         f"{settings.method}{mrm}, preset {settings.preset}, seed {settings.seed}: {phases} of {settings.batch_size} "
         f"images of each domain{several}, crops {side(settings.crop)}"
@@ -152,20 +153,31 @@ def networks_of(run: Run) -> list[tuple[str, str]]:
 
 
 def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float], list[dict[str, float]]]:
-    """Seconds to load a batch; seconds and losses of each step."""
-    run.step = run.settings.pretrain_iterations + 1  # of the method, with a teacher that is averaged
+    """Seconds to load a batch; seconds and losses of each step, of which the one between, if any, is without MRM."""
+    settings = run.settings
+    first = settings.pretrain_iterations + 1  # of the method, with a teacher that is averaged
+    first += -(first + 1) % settings.mrm_every  # with MRM
+    numbers = [first, first + 1, first] if sometimes_without(settings) else [first, first]
     data = batches_of(run)
     began = time.perf_counter()
-    batch = data[run.step]
+    batch = data[first]
     loading = time.perf_counter() - began
     steps: list[float] = []
     losses: list[dict[str, float]] = []
-    while len(steps) < 2 and sum(steps) < PATIENCE:
+    for number in numbers:
+        if steps and steps[0] > PATIENCE:
+            break
+        run.step = number
         forget_peak(run.device)
         began = time.perf_counter()
         losses.append(read(one_step(run, batch.to(run.device), step_function)))  # waits for the device
         steps.append(time.perf_counter() - began)
     return loading, steps, losses
+
+
+def sometimes_without(settings: Settings) -> bool:
+    """Whether some steps of the method are without MRM, and others not."""
+    return settings.uses_mrm and settings.mrm_every > 1
 
 
 def read(losses: dict[str, Tensor]) -> dict[str, float]:
@@ -181,11 +193,15 @@ def memory_in_words(device: torch.device) -> str:
 
 
 def times(settings: Settings, loading: float, steps: list[float]) -> list[tuple[str, str]]:
-    step = steps[-1]
+    step, first = steps[-1], " (the first, later ones are faster)"
+    if len(steps) > 1:
+        first = f" (the first {steps[0]:.2f} s)"
+    if len(steps) > 2:
+        step = steps[1] + (steps[2] - steps[1]) / settings.mrm_every
+        first = f" in the mean, {steps[2]:.2f} s with MRM and {steps[1]:.2f} s without{first}"
     total = settings.iterations * step / 3600
     workers = math.ceil(loading / step)
     hours = f"{total:.1f} hours" if total >= 1 else f"{60 * total:.0f} minutes"
-    first = f" (the first {steps[0]:.2f} s)" if len(steps) > 1 else " (the first, later ones are faster)"
     enough = "enough" if max(settings.workers, 1) >= workers else f"give --workers {workers + 1}"
     return [
         ("step", f"{step:.2f} s{first}: about {hours} for {settings.iterations} steps, evaluations not counted"),

@@ -96,7 +96,7 @@ def mrm_of(settings: Settings, network: Segmentor) -> MRM | None:
             depth=settings.mrm_depth,
             num_heads=settings.mrm_heads,
             rebuild=settings.mrm_rebuild,
-            loss_weight=settings.mrm_weight,
+            loss_weight=settings.mrm_weight * settings.mrm_every,
         )
 
 

@@ -27,6 +27,21 @@ def test_pace_leaves_out_what_is_no_step(monkeypatch):
     assert in_short({"images/s": 4.0, "GiB": 1.2345}) == {"images/s": "4", "GiB": "1.23"}
 
 
+def test_pace_of_steps_of_two_kinds(monkeypatch):
+    """Three short ones to one long: four in nine seconds."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    meter = Meter(torch.device("cpu"), images=9, period=4)
+    assert "images/s" not in meter.values()
+    meter.tick()
+    for number, seconds in enumerate((2, 2, 3, 2, 2, 2, 3, 2, 2)):
+        now[0] += seconds
+        meter.tick()
+        if number == 1:  # not yet a period
+            assert meter.values()["images/s"] == pytest.approx(4.5)
+    assert meter.values()["images/s"] == pytest.approx(4)
+
+
 def test_memory():
     """In a process of its own: the peak of this one may be that of an earlier test."""
     code = """

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 import torch
+import train_dacs_mrm
 import train_mic_mrm
+from uda.training import dry_run
 from uda.training.loop import train
 
 
@@ -30,6 +33,28 @@ def test_a_dry_run_tells_masking_from_rebuilding(settings, capsys):
     assert "mic with masking, not rebuilding, on target" in printed
     assert "mask tokens vectors of 32, 128 numbers" in " ".join(printed.split())
     assert "Rebuilder" not in printed
+
+
+@pytest.mark.parametrize("pretrain_iterations", [2, 3])
+def test_a_dry_run_sees_mrm_however_rare(settings, capsys, monkeypatch, pretrain_iterations):
+    """What is said of memory and losses is of a step with it; the hours are those of the mean step."""
+    cfg = dataclasses.replace(settings, pretrain_iterations=pretrain_iterations, mrm_every=4, dry_run=True)
+    seen = []
+
+    def step(*args):
+        losses = train_dacs_mrm.train_step(*args)
+        seen.append("mrm" in losses)
+        return losses
+
+    monkeypatch.setattr(dry_run, "forget_peak", lambda device: seen.append("forgotten"))
+    train(cfg, train_dacs_mrm.Student, step)
+    assert seen == ["forgotten", True, "forgotten", False, "forgotten", True]
+    printed = capsys.readouterr().out
+    assert "dacs with MRM on target in one step of 4" in printed
+    assert ", mrm " in printed
+    found = re.search(r"step +(\S+) s in the mean, (\S+) s with MRM and (\S+) s without \(the first", printed)
+    mean, with_mrm, without = map(float, found.groups())
+    assert mean == pytest.approx(without + (with_mrm - without) / 4, abs=0.011)
 
 
 def test_a_dry_run_ends_at_what_is_wrong(settings, capsys):
