@@ -151,6 +151,7 @@ CHEAP |= {
     "dacs+mrm, quarter crop": Arm(settings={"mrm_block_size": 4}, step=on_part(quarter_crop)),
     "mic+mrm, on masked": Arm("mic", {"mrm_on": "masked"}),
     "mic+mrm, on mixed": Arm("mic", {"mrm_on": "mixed"}),
+    "mic+mrm, every 2": Arm("mic", {"mrm_every": 2}),  # the trainers' option, which came after `every`
 }
 
 # what stood open of MRM's settings beside its rate, which is a regime above

@@ -30,6 +30,7 @@ MIC = {
     "mic+mask-only": ("floor", 1.0),
     "mic+mrm, on masked": ("masked", 1.0),
     "mic+mrm, on mixed": ("mixed", 1.0),
+    "mic+mrm, every 2": ("mrm", 1 / 2),
 }
 ARMS = {"dacs": DACS, "mic": MIC}
 SEEDS = range(21, 27)  # which all of these arms get; some have more
