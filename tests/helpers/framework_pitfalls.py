@@ -35,6 +35,17 @@ for source, labels, *target in batches(dist.get_rank(), 2):
     optimizer.step()
 """
 )
+EVERY_SECOND = BLOCKS["Every second step"].partition("student = ")[0] + (
+    DDP
+    + """
+student = DistributedDataParallel(Sometimes(), find_unused_parameters=FIND_UNUSED)
+optimizer = torch.optim.AdamW(student.module.groups(), lr=6e-5)
+for step, batch in enumerate(batches(dist.get_rank(), 2)):
+    optimizer.zero_grad()
+    student(step % 2 == 1, *batch).backward()
+    optimizer.step()
+"""
+)
 PITFALLS = {
     "parts called behind DDP's back": DDP
     + """
@@ -56,6 +67,8 @@ student = DistributedDataParallel(Student())
 """
     + LOOP,
     "a backward for each loss": "FIND_UNUSED = False\n" + SEPARATE,
+    "MRM in every second step": "FIND_UNUSED = False\n" + EVERY_SECOND,
+    "MRM in every second step, all parameters looked for": "FIND_UNUSED = True\n" + EVERY_SECOND,
     "processes that start from other weights": "import os\ntorch.manual_seed(int(os.environ['RANK']))\n"
     + BLOCKS["FSDP2"],
     "methods instead of modules under FSDP2": """

@@ -50,7 +50,7 @@ def assert_same_gradients(actual, expected, tolerance=1e-9):
 
 ONE_PROCESS = ["Gradient accumulation", "Schedulers", "Activation checkpointing", "Accelerate", "Lightning"]
 COMPILED = ["torch.compile", "torch.compile 2"]
-OTHERWISE = ["Mixed precision", "Schedulers 2", "EMA teachers"]  # have tests of their own below
+OTHERWISE = ["Every second step", "Mixed precision", "Schedulers 2", "EMA teachers"]  # have tests of their own below
 
 
 def test_every_block_has_its_test():
@@ -83,6 +83,37 @@ def test_lightning_accumulates(plain):
     parts = "return (part for batch in batches() for part in zip(*(t.split(2) for t in batch)))"
     assert whole in code
     assert_same_gradients(page.run(code.replace(whole, parts))[1].steps, plain)
+
+
+def test_every_second_step(in_two_processes):
+    """Steps of one process and of two are the same; the Rebuilder gets no gradient in the first, and then two of it."""
+    names, recording = page.run(BLOCKS["Every second step"])
+    count = len(list(names["student"].network.parameters()))
+    for step in recording.steps:
+        assert all(gradient.any() for gradient in step[:count])
+    without, with_mrm = (step[count:] for step in recording.steps)
+    assert all(gradient.shape == () and not gradient.any() for gradient in without)  # None
+    once = page.run(BLOCKS["Every second step"].replace("loss + 2 * self.mrm", "loss + self.mrm"))[1].steps[1]
+    assert_same_gradients([with_mrm], [[2 * gradient for gradient in once[count:]]])
+    for other in in_two_processes["MRM in every second step, all parameters looked for"]:
+        assert other.error == ""
+        assert_same_gradients(
+            [other.steps[0][:count], other.steps[1]], [recording.steps[0][:count], recording.steps[1]]
+        )
+        assert all(gradient.shape == () for gradient in other.steps[0][count:])
+
+
+def test_a_gradient_of_zeros_moves_the_rebuilder():
+    """As the page says of `set_to_none=False`."""
+    student = page.run("student = Student()")[0]["student"]
+    optimizer = torch.optim.AdamW(student.groups(), lr=6e-5)
+    sum(p.sum() for p in student.parameters()).backward()
+    optimizer.step()
+    for zeros in (True, False):
+        before = student.mrm.rebuilder.mask_token.clone()
+        optimizer.zero_grad(set_to_none=not zeros)
+        optimizer.step()
+        assert torch.equal(before, student.mrm.rebuilder.mask_token) != zeros
 
 
 def test_mixed_precision():
@@ -166,6 +197,7 @@ def test_fsdp_mixes_other_weights_without_a_word(in_two_processes, plain):
     [
         ("a level that the decoder ignores", "Expected to have finished reduction in the prior iteration"),
         ("a backward for each loss", "Expected to have finished reduction in the prior iteration"),
+        ("MRM in every second step", "Expected to have finished reduction in the prior iteration"),
         ("methods instead of modules under FSDP2", "mixed torch.Tensor and DTensor"),
         ("a manual_backward for each loss", "It looks like your LightningModule has parameters that were not used"),
     ],

@@ -19,8 +19,9 @@ class Meter:
     Args:
         device: whose memory counts.
         images: of both domains and all processes in a step.
-        period: steps after which long and short ones come again in the same order; they count together.
-        window: steps that the pace is taken over; their median, so that a slow one now and then does not count.
+        period: steps after which long and short ones come again in the same order.
+        window: steps that the pace is taken over; their median, so that a slow one now and then does not count (of
+            several kinds of steps each its own, so that this holds for periods well below the window).
     """
 
     def __init__(self, device: torch.device, images: int, period: int = 1, window: int = 50) -> None:
@@ -41,10 +42,10 @@ class Meter:
         forget_peak(self.device)
 
     def step_seconds(self) -> float:
-        """The median over the window's periods of a step's mean."""
-        seconds, length = list(self.seconds), min(self.period, len(self.seconds))
-        starts = range(len(seconds) - length + 1)
-        return statistics.median(statistics.mean(seconds[i : i + length]) for i in starts)
+        """The mean over the steps of a period of what each takes in the median."""
+        seconds = list(self.seconds)
+        kinds = (seconds[i :: self.period] for i in range(min(self.period, len(seconds))))
+        return statistics.mean(map(statistics.median, kinds))
 
     def values(self) -> dict[str, float]:
         """Images per second, from the second step on, and peak memory in GiB (on CUDA since it was last asked for)."""

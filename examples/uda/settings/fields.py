@@ -130,8 +130,7 @@ class Settings:
     )
     mrm_every: int = setting(
         1,
-        "steps from one with MRM to the next, in which it weighs as many times as much: half of the cost with 2 (our "
-        "addition)",
+        "MRM takes part in every so many-th step, with so many times the weight: 2 halves its cost (our addition)",
         low=1,
     )
     mrm_lr: float = setting(1.5e-3, "learning rate of the Rebuilder (2e-4 in the paper)", low=0)
@@ -197,7 +196,7 @@ class Settings:
     def mrm_due(self, step: int) -> bool:
         """Whether MRM takes part in this step of the method, counted from 0.
 
-        In every `mrm_every`-th of the run, so that lines of every tenth step show it.
+        It does in every `mrm_every`-th of the run, so that a log line shows it where that divides --log-every.
         """
         return self.uses_mrm and (self.pretrain_iterations + step + 1) % self.mrm_every == 0
 

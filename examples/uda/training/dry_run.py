@@ -1,6 +1,6 @@
 """--dry-run: everything that a run needs, tried in under a minute, and what was found on a page of text.
 
-Two steps at full size are made in a folder that is deleted again, from the method's part of the schedule, so that
+Steps at full size are made in a folder that is deleted again, from the method's part of the schedule, so that
 optimiser states and all passes are there when memory is looked at. Class statistics are not counted for it.
 """
 
@@ -153,22 +153,24 @@ def networks_of(run: Run) -> list[tuple[str, str]]:
 
 
 def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float], list[dict[str, float]]]:
-    """Seconds to load a batch; seconds and losses of each step, of which the one between, if any, is without MRM."""
+    """Seconds to load a batch; seconds and losses of two steps, with MRM if it is on, and of one without if some are.
+
+    A GPU's peak of memory is then that of all but the first.
+    """
     settings = run.settings
     first = settings.pretrain_iterations + 1  # of the method, with a teacher that is averaged
     first += -(first + 1) % settings.mrm_every  # with MRM
-    numbers = [first, first + 1, first] if sometimes_without(settings) else [first, first]
+    numbers = [first, first] + [first + 1] * sometimes_without(settings)
     data = batches_of(run)
     began = time.perf_counter()
     batch = data[first]
     loading = time.perf_counter() - began
     steps: list[float] = []
     losses: list[dict[str, float]] = []
-    for number in numbers:
-        if steps and steps[0] > PATIENCE:
-            break
-        run.step = number
-        forget_peak(run.device)
+    while len(steps) < len(numbers) and sum(steps) < PATIENCE:
+        run.step = numbers[len(steps)]
+        if len(steps) < 2:
+            forget_peak(run.device)
         began = time.perf_counter()
         losses.append(read(one_step(run, batch.to(run.device), step_function)))  # waits for the device
         steps.append(time.perf_counter() - began)
@@ -193,18 +195,17 @@ def memory_in_words(device: torch.device) -> str:
 
 
 def times(settings: Settings, loading: float, steps: list[float]) -> list[tuple[str, str]]:
-    step, first = steps[-1], " (the first, later ones are faster)"
-    if len(steps) > 1:
-        first = f" (the first {steps[0]:.2f} s)"
+    first = f" (the first {steps[0]:.2f} s)" if len(steps) > 1 else " (the first, later ones are faster)"
+    step, kinds = steps[-1], " with MRM" if sometimes_without(settings) else ""
     if len(steps) > 2:
-        step = steps[1] + (steps[2] - steps[1]) / settings.mrm_every
-        first = f" in the mean, {steps[2]:.2f} s with MRM and {steps[1]:.2f} s without{first}"
+        step += (steps[1] - steps[2]) / settings.mrm_every
+        kinds = f" in the mean, {steps[1]:.2f} s with MRM and {steps[2]:.2f} s without"
     total = settings.iterations * step / 3600
     workers = math.ceil(loading / step)
     hours = f"{total:.1f} hours" if total >= 1 else f"{60 * total:.0f} minutes"
     enough = "enough" if max(settings.workers, 1) >= workers else f"give --workers {workers + 1}"
     return [
-        ("step", f"{step:.2f} s{first}: about {hours} for {settings.iterations} steps, evaluations not counted"),
+        ("step", f"{step:.2f} s{kinds}{first}: about {hours} for {settings.iterations} steps, evaluations not counted"),
         ("loading", f"{loading:.2f} s a batch in one process; --workers {settings.workers}: {enough}"),
     ]
 
