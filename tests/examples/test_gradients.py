@@ -120,8 +120,8 @@ def work_and_save(rank, port, settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mrm_every", [1, 2])
-def test_another_number_of_processes_goes_on_with_the_same_run(settings, tmp_path, capsys, mrm_every):
+@pytest.mark.parametrize(("mrm_every", "atol"), [(1, 1e-10), (2, 1e-9)])
+def test_another_number_of_processes_goes_on_with_the_same_run(settings, tmp_path, capsys, mrm_every, atol):
     """Saved by two of one image, gone on with by one of two: the same samples, weights, moments and teacher."""
     whole = settings_for(settings, "mic", pretrain_iterations=0, mrm_every=mrm_every)
     half = dataclasses.replace(whole, batch_size=1, out=str(tmp_path / "half"))
@@ -130,8 +130,9 @@ def test_another_number_of_processes_goes_on_with_the_same_run(settings, tmp_pat
     found = some_steps(dataclasses.replace(whole, out=half.out, resume=half.out), 2)
     assert "saved by 2 processes, goes on with 1: the same 2 images of each domain" in capsys.readouterr().out
     assert found.step == expected.step == 4
-    for name in ("student", "teacher"):  # AdamW makes steps of the rounding where gradients are 0, as of keys' biases
-        check(getattr(found.models, name).state_dict(), getattr(expected.models, name).state_dict(), atol=1e-9)
+    # AdamW makes steps of the rounding where gradients are 0, as of keys' biases: with twice the weight larger ones
+    for name in ("student", "teacher"):
+        check(getattr(found.models, name).state_dict(), getattr(expected.models, name).state_dict(), atol)
     for a, b in zip(found.optimizers, expected.optimizers, strict=True):
         for x, y in zip(a.state_dict()["state"].values(), b.state_dict()["state"].values(), strict=True):
             check(x, y)

@@ -193,12 +193,17 @@ class Settings:
     def uses_mrm(self) -> bool:
         return self.mrm_weight > 0 and self.method != "source-only"
 
+    @property
+    def mrm_period(self) -> int:
+        """Steps from one with MRM to the next; 1 where none has it, or all."""
+        return self.mrm_every if self.uses_mrm else 1
+
     def mrm_due(self, step: int) -> bool:
-        """Whether MRM takes part in this step of the method, counted from 0.
+        """Whether MRM, where it is on, takes part in this step of the method, counted from 0.
 
         It does in every `mrm_every`-th of the run, so that a log line shows it where that divides --log-every.
         """
-        return self.uses_mrm and (self.pretrain_iterations + step + 1) % self.mrm_every == 0
+        return (self.pretrain_iterations + step + 1) % self.mrm_period == 0
 
 
 def load_settings(path: Path) -> Settings:

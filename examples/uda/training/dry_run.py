@@ -12,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def what_it_is(settings: Settings) -> str:
     world = rank_and_world()[1]
     several = f" in each of {world} processes" if world > 1 else ""
     what = "MRM" if settings.mrm_rebuild else "masking, not rebuilding,"
-    rarely = f" in one step of {settings.mrm_every}" if sometimes_without(settings) else ""
+    rarely = f" in one step of {settings.mrm_period}" if settings.mrm_period > 1 else ""
     mrm = f" with {what} on {settings.mrm_on}{rarely}" if settings.uses_mrm else " without MRM"
     return (
         f"{settings.method}{mrm}, preset {settings.preset}, seed {settings.seed}: {phases} of {settings.batch_size} "
@@ -158,9 +159,9 @@ def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float]
     A GPU's peak of memory is then that of all but the first.
     """
     settings = run.settings
-    first = settings.pretrain_iterations + 1  # of the method, with a teacher that is averaged
-    first += -(first + 1) % settings.mrm_every  # with MRM
-    numbers = [first, first] + [first + 1] * sometimes_without(settings)
+    # of the method, with a teacher that is averaged
+    first = settings.pretrain_iterations + next(step for step in count(1) if settings.mrm_due(step))
+    numbers = [first, first] + [first + 1] * (settings.mrm_period > 1)
     data = batches_of(run)
     began = time.perf_counter()
     batch = data[first]
@@ -177,11 +178,6 @@ def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float]
     return loading, steps, losses
 
 
-def sometimes_without(settings: Settings) -> bool:
-    """Whether some steps of the method are without MRM, and others not."""
-    return settings.uses_mrm and settings.mrm_every > 1
-
-
 def read(losses: dict[str, Tensor]) -> dict[str, float]:
     return dict(zip(losses, torch.stack([loss.float() for loss in losses.values()]).tolist()))
 
@@ -196,9 +192,9 @@ def memory_in_words(device: torch.device) -> str:
 
 def times(settings: Settings, loading: float, steps: list[float]) -> list[tuple[str, str]]:
     first = f" (the first {steps[0]:.2f} s)" if len(steps) > 1 else " (the first, later ones are faster)"
-    step, kinds = steps[-1], " with MRM" if sometimes_without(settings) else ""
+    step, kinds = steps[-1], " with MRM" if settings.mrm_period > 1 else ""
     if len(steps) > 2:
-        step += (steps[1] - steps[2]) / settings.mrm_every
+        step += (steps[1] - steps[2]) / settings.mrm_period
         kinds = f" in the mean, {steps[1]:.2f} s with MRM and {steps[2]:.2f} s without"
     total = settings.iterations * step / 3600
     workers = math.ceil(loading / step)

@@ -50,7 +50,7 @@ def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
     settings, data = run.settings, batches_of(run)
     watch, share = Watch(data, run.folder), GradientShare(run.models.student)
     rank, world = rank_and_world()
-    meter = Meter(run.device, 2 * settings.batch_size * world, period=settings.mrm_every if settings.uses_mrm else 1)
+    meter = Meter(run.device, 2 * settings.batch_size * world, period=settings.mrm_period)
     started, first_step = time.perf_counter(), run.step
     loader = batches(data, run.step, run.total, settings.workers, pin=run.device.type == "cuda")
     bar = tqdm(total=run.total, initial=run.step, desc=run.folder.name, disable=rank > 0, dynamic_ncols=True)
