@@ -51,15 +51,16 @@ def at_masked_cells(
         sources["filled"] = lambda levels, mask: mrm.rebuild(levels, mask)[0]
         if isinstance(mrm.rebuilder, Rebuilder):
             sources["blank"] = lambda levels, mask: with_blank_tokens(mrm, levels, mask)
-    whole = torch.zeros(classes, classes, dtype=torch.int64)
+    device = next(network.parameters()).device
+    whole = torch.zeros(classes, classes, dtype=torch.int64, device=device)
     at_masked = {name: torch.zeros_like(whole) for name in sources}
     was_training = network.training
     network.eval()
     for index in range(len(validation)):
-        labels = validation.labels(index)
-        image = normalise(validation.image(index))[None]
+        labels = validation.labels(index).to(device)
+        image = normalise(validation.image(index).to(device))[None]
         draws = generator(0, "measured cells", index)
-        mask = random_mask(1, settings.mrm_grid, RATIO, settings.mrm_block_size, generator=draws)
+        mask = random_mask(1, settings.mrm_grid, RATIO, settings.mrm_block_size, generator=draws).to(device)
         hidden = F.interpolate(mask.float(), labels.shape, mode="nearest")[0, 0].bool()
         for name, fill in sources.items():
             predicted = network.predict(image, fill and partial(fill, mask=mask))[0].argmax(0)
@@ -92,10 +93,12 @@ def scores(confusion: Tensor) -> dict[str, float]:
 def with_target_statistics(network: Segmentor, target: Domain, batch_size: int) -> Segmentor:
     """A copy whose BatchNorm statistics are the plain average over the unlabelled target training images."""
     copy = make_teacher(network)  # in train mode, without dropout
+    device = next(copy.parameters()).device
     for module in copy.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None
     for first in range(0, len(target) - batch_size + 1, batch_size):
-        copy(normalise(torch.stack([target.image(first + i) for i in range(batch_size)])))
+        images = torch.stack([target.image(first + i) for i in range(batch_size)])
+        copy(normalise(images.to(device)))
     return copy

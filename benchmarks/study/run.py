@@ -5,8 +5,9 @@
     python benchmarks/study/run.py --list                              # what is missing
     python benchmarks/study/run.py --seconds 3600                      # starts no run after an hour
 
-A run is one process with one thread. What was interrupted is run again from its start; a run that has its line is not
-run again: delete the line to do so.
+A run is one process with one thread, on a GPU too (`--device cuda`); runs that are compared with each other should have
+run on one device. What was interrupted is run again from its start; a run that has its line is not run again: delete
+the line to do so.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ def missing(lines: list[dict[str, Any]], arms: list[str], seeds: list[int]) -> l
 class Runner:
     """Runs jobs, several at a time; runs that share a start wait until one of them has made it."""
 
-    def __init__(self, results: Path, work: Path, short: bool, seconds: float) -> None:
-        self.results, self.work, self.short, self.deadline = results, work, short, time.monotonic() + seconds
+    def __init__(self, results: Path, work: Path, device: str, short: bool, seconds: float) -> None:
+        self.results, self.work, self.device, self.short = results, work, device, short
+        self.deadline = time.monotonic() + seconds
         self.writing, self.starting = threading.Lock(), defaultdict[Path, threading.Lock](threading.Lock)
 
     def __call__(self, job: tuple[str, int]) -> str:
@@ -57,7 +59,7 @@ class Runner:
         if time.monotonic() > self.deadline:
             return ""
         with self.writing:  # one writes the scenes
-            _, start = prepare(name, seed, self.work, self.short)
+            _, start = prepare(name, seed, self.work, self.device, self.short)
         with self.starting[start]:
             if not start.exists() and (failed := self.call(name, seed, "--start").returncode):
                 return f"{name}, seed {seed}: the start failed with {failed}"
@@ -74,7 +76,8 @@ class Runner:
         return ""
 
     def call(self, name: str, seed: int, *flags: str) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, str(SINGLE), name, "--seed", str(seed), "--work", str(self.work), *flags]
+        options = ["--seed", str(seed), "--work", str(self.work), "--device", self.device]
+        words = [sys.executable, str(SINGLE), name, *options, *flags]
         path = self.log(name, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as log:
@@ -92,6 +95,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=[], metavar="ARM")
     parser.add_argument("--seeds", nargs="+", type=int, default=[])
     parser.add_argument("--parallel", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, which so many runs share")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no run after so many")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "study", help="scenes, starts and logs")
@@ -103,8 +107,9 @@ def main() -> None:
     if args.list:
         print(*(f"{seed:4d}  {arm}" for arm, seed in jobs), f"{len(jobs)} runs", sep="\n")
         return
+    runner = Runner(args.results, args.work, args.device, args.short, args.seconds)
     with ThreadPoolExecutor(args.parallel) as pool:
-        failures = list(filter(None, pool.map(Runner(args.results, args.work, args.short, args.seconds), jobs)))
+        failures = list(filter(None, pool.map(runner, jobs)))
     if failures:
         raise SystemExit("\n".join(failures))
 

@@ -4,7 +4,7 @@
     python benchmarks/study/single.py "dacs+mrm" --seed 100 --try      # 20 steps of everything
 
 Called by run.py, which keeps the lines. The runs of one seed start from the same pre-trained network and optimiser
-state, which is trained once; a run that starts there is bit-identical to one that was trained in one go.
+state, which is trained once; on a CPU a run that starts there is bit-identical to one that was trained in one go.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ LATER = {"iterations", "alpha", "threshold", "out", "eval_every"}
 
 
 def settings_of(arm: Arm, seed: int, work: Path, **others: Any) -> Settings:
-    values: dict[str, Any] = {"method": arm.method, "device": "cpu", "seed": seed}
+    # float32 is float32 on a GPU too, so that the device is not one more thing that differs
+    values: dict[str, Any] = {"method": arm.method, "device": "cpu", "tf32": False, "seed": seed}
     values |= write_world(arm.scenes, work / "scenes")
     return Settings(**(values | arm.settings | others))
 
@@ -145,15 +146,15 @@ def run_arm(arm: Arm, settings: Settings, start: dict[str, Any]) -> dict[str, An
     }
 
 
-def prepare(name: str, seed: int, work: Path, short: bool = False) -> tuple[Settings, Path]:
+def prepare(name: str, seed: int, work: Path, device: str = "cpu", short: bool = False) -> tuple[Settings, Path]:
     """Writes the scenes, if they are missing; the run's settings and its start's file, which may be missing."""
-    settings = settings_of(ARMS[name], seed, work, **(TRY if short else {}))
+    settings = settings_of(ARMS[name], seed, work, device=device, **(TRY if short else {}))
     return settings, start_file(ARMS[name], settings, work)
 
 
-def line_of(name: str, seed: int, work: Path, short: bool = False) -> dict[str, Any]:
+def line_of(name: str, seed: int, work: Path, device: str = "cpu", short: bool = False) -> dict[str, Any]:
     """What results/runs.jsonl holds of a run."""
-    arm, (settings, path) = ARMS[name], prepare(name, seed, work, short)
+    arm, (settings, path) = ARMS[name], prepare(name, seed, work, device, short)
     if not path.exists():
         make_start(arm, settings, path)
     start = torch.load(path, weights_only=True)
@@ -167,7 +168,7 @@ def line_of(name: str, seed: int, work: Path, short: bool = False) -> dict[str, 
         "start": path.stem,
         "start student": round(start["miou"], 3),
         "start seconds": round(start["seconds"], 1),
-        "machine": f"{device_name('cpu')}, {torch.get_num_threads()} thread",
+        "machine": f"{device_name(device)}, {torch.get_num_threads()} thread",
         "torch": torch.__version__,
         "settings": shown,
     }
@@ -178,15 +179,16 @@ def main() -> None:
     parser.add_argument("arm", choices=list(ARMS), metavar="ARM")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "study", help="scenes and starts are kept here")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--try", action="store_true", dest="short", help="20 steps of everything")
     parser.add_argument("--start", action="store_true", help="make the start alone")
     args = parser.parse_args()
     torch.set_num_threads(1)  # so that numbers do not depend on the cores
     if args.start:
-        settings, path = prepare(args.arm, args.seed, args.work, args.short)
+        settings, path = prepare(args.arm, args.seed, args.work, args.device, args.short)
         make_start(ARMS[args.arm], settings, path)
         return
-    print(json.dumps(line_of(args.arm, args.seed, args.work, args.short)))
+    print(json.dumps(line_of(args.arm, args.seed, args.work, args.device, args.short)))
 
 
 if __name__ == "__main__":

@@ -150,9 +150,9 @@ def test_a_run_that_fails_leaves_no_line_and_the_next_its_own(tmp_path, monkeypa
         return runner.subprocess.CompletedProcess([], int(name == "dacs+local"), stdout=out)
 
     starts = {(name, 1): tmp_path / "starts" / "one" for name in ("dacs", "dacs+local", "dacs+mrm")}
-    monkeypatch.setattr(runner, "prepare", lambda name, seed, work, short: (None, starts[(name, seed)]))
+    monkeypatch.setattr(runner, "prepare", lambda name, seed, *_: (None, starts[(name, seed)]))
     monkeypatch.setattr(runner.Runner, "call", call)
-    run = runner.Runner(tmp_path / "results" / "runs.jsonl", tmp_path, False, 60)
+    run = runner.Runner(tmp_path / "results" / "runs.jsonl", tmp_path, "cpu", False, 60)
     assert run(("dacs", 1)) == ""
     assert run(("dacs+local", 1)).startswith("dacs+local, seed 1: failed with 1; see ")
     assert run(("dacs+mrm", 1)) == ""
