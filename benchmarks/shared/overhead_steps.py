@@ -105,7 +105,7 @@ class Bench:
         used = [self.optimizers[name] for name in ("network", *own)]
         for optimizer in used:
             optimizer.zero_grad()
-        self.trainer.train_step(STEP, self.batch, self.models, cfg, Draws(cfg, STEP))
+        self.trainer.train_step(STEP, self.batch, self.models, cfg, Draws(cfg, STEP, len(self.models.classes)))
         self.models.passes.step(used)
         if hasattr(self.trainer, "after_step"):  # VFM-UDA's teacher
             self.trainer.after_step(STEP, self.models, cfg)

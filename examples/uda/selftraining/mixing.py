@@ -33,20 +33,21 @@ def present_ids(labels: Tensor) -> Tensor:
     return present.scatter_(1, labels.flatten(1), True)
 
 
-def draw_halves(generator: torch.Generator) -> Tensor:
-    """Draw half of the classes, rounded up, without replacement, for every number of classes there may be.
+def draw_halves(generator: torch.Generator, most: int = IDS) -> Tensor:
+    """Draw half of the classes, rounded up, without replacement, for every number of classes up to `most`.
 
     How many classes a batch shows is known on its device alone, and a training process that asked would have to wait
     for the device. So the draw is made for all numbers beforehand, and `halve` looks up there which of them applies.
 
     Args:
         generator: CPU generator as it was seeded; every number's draw starts from there.
+        most: of the ids that label maps may show, the ignore index among them; a draw takes its time for each.
 
     Returns:
-        (257, 256) bool on the CPU: row n marks ceil(n / 2) of its first n entries.
+        (most + 1, 256) bool on the CPU: row n marks ceil(n / 2) of its first n entries.
     """
-    halves = torch.zeros(IDS + 1, IDS, dtype=torch.bool)
-    for count in range(1, IDS + 1):
+    halves = torch.zeros(most + 1, IDS, dtype=torch.bool)
+    for count in range(1, most + 1):
         generator.manual_seed(generator.initial_seed())
         halves[count, torch.randperm(count, generator=generator)[: (count + 1) // 2]] = True
     return halves
@@ -60,7 +61,8 @@ def halve(present: Tensor, halves: Tensor) -> Tensor:
 
     Args:
         present: (B, 256) bool, see `present_ids`, or (1, 256) for all images.
-        halves: (B, 257, 256) bool, `draw_halves` of each image, on the device of `present`.
+        halves: (B, most + 1, 256) bool, `draw_halves` of each image, on the device of `present`, whose rows hold at
+            most `most` ids.
 
     Returns:
         (B, 256) bool.

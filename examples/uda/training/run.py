@@ -223,7 +223,7 @@ def one_step(
             group["lr"] = group["initial_lr"] * rate_factor(run.step, settings)
         optimizer.zero_grad()
     step = run.step - settings.pretrain_iterations
-    losses = step_function(step, batch, models, settings, Draws(settings, run.step))
+    losses = step_function(step, batch, models, settings, Draws(settings, run.step, len(models.classes)))
     average_gradients(models.student)
     if watch is not None:
         # fp16's overflow now and then, which its scaler sees to

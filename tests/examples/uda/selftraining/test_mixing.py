@@ -34,6 +34,11 @@ def test_every_class_is_drawn_equally_often() -> None:
     assert not chosen[:, 6:].any()
 
 
+def test_a_draw_for_few_classes_is_the_draw_for_all() -> None:
+    few, whole = (draw_halves(torch.Generator().manual_seed(7), most) for most in (20, 256))
+    assert torch.equal(few, whole[:21])
+
+
 def test_images_draw_from_their_own_classes_or_from_those_of_all() -> None:
     labels = torch.tensor([[[0, 0, 1]], [[7, 255, 7]]])
     halves = torch.stack([draw_halves(torch.Generator().manual_seed(seed)) for seed in range(2)])
