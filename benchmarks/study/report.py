@@ -139,6 +139,15 @@ def by_measure(lines: list[Line], pairs: list[tuple[str, str]], measures: Iterab
     ]
 
 
+def time_table(parts: Iterable[tuple[str, list[float]]]) -> list[str]:
+    """Processor seconds as parts of MRM's."""
+    table = heading("arm", "n", "of MRM's time, median", "range")
+    for arm, of_mrm in parts:
+        ends = f"{min(of_mrm):.2f} to {max(of_mrm):.2f}"
+        table.append(row(arm, str(len(of_mrm)), f"{statistics.median(of_mrm):.2f}", ends))
+    return table
+
+
 def cost_table(found: Iterable[cost.Bargain], method: str) -> list[str]:
     """Gains beside costs, the cheapest first."""
     table = heading("arm", "n", f"over {method} [95 % interval]", "of MRM's gain", "% of a step", "of MRM's cost", "")
@@ -184,6 +193,9 @@ def tables(lines: list[Line]) -> str:
             continue
         parts += ["", f"## {name_of(method)}, confirming seeds", "", *arm_table(confirming, arms)]
         parts += ["", "mIoU of the student, differences paired by seed:", "", *contrast_table(rows)]
+        if timed := cost.at_equal_time(confirming, method):
+            parts += ["", "Processor seconds of the runs at equal time, their measurements included:", ""]
+            parts += time_table(timed)
         parts += ["", "The first three by the student with target statistics, and by the teacher:", ""]
         parts += contrast_table(by_measure(confirming, main_contrasts(method), MEASURES[1:]))
         masked = contrast_rows(confirming, at_masked_cells(method), filled)
