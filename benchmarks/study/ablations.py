@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from itertools import combinations
+
 from contrasts import Line, of
 from paired import Paired, paired
 
@@ -34,14 +37,60 @@ PAPER: dict[str, tuple[str, str, float]] = {
     "pixels": ("regression of pixels", "the same", -0.3),
 }
 MAIN = {"dacs+mrm", "dacs+vector"}  # which have more seeds than the others
+# what one table of the paper compares: its arms beside "dacs+mrm"
+TABLES = {
+    "ratio": ["ratio 0.2+mrm", "ratio 0.6+mrm", "ratio 0.8+mrm"],
+    "blocks": ["rebuilder depth 1", "rebuilder depth 4", "depth 8"],
+    "width": ["width 16", "width 32", "width 96"],
+    "grid": ["grid 6 x 12", "grid 24 x 48"],
+    "weight": ["weight 0.2", "weight 1", "weight 4", "weight 20"],
+    "images": ["source", "source and target"],
+    "what it trains": ["encoder alone", "decoder alone"],
+    "objective": ["dacs+vector", "student features", "teacher features", "pixels"],
+}
+
+
+def on_their_seeds(confirming: list[Line]) -> dict[str, dict[int, float]]:
+    """Arm -> seed -> the student's mIoU, on the seeds of the ablations alone."""
+    seeds = {line["seed"] for line in confirming if line["arm"] in set(PAPER) - MAIN}
+    kept = [line for line in confirming if line["seed"] in seeds]
+    return {arm: of(kept, arm) for arm in PAPER if of(kept, arm)}
 
 
 def ablation_rows(confirming: list[Line]) -> list[tuple[str, str, float, Paired]]:
     """Change, the paper's, its gain, and the gain here, of the arms that have run on the ablations' seeds."""
-    base, seeds = of(confirming, "dacs"), {line["seed"] for line in confirming if line["arm"] in set(PAPER) - MAIN}
-    rows = []
-    for arm, (change, theirs, gain) in PAPER.items():
-        ours = {seed: value for seed, value in of(confirming, arm).items() if seed in seeds}
-        result = paired(ours, base)
-        rows += [(change, theirs, gain, result)] * bool(result.seeds)
-    return rows
+    found, base = on_their_seeds(confirming), of(confirming, "dacs")
+    return [(*PAPER[arm], paired(ours, base)) for arm, ours in found.items()]
+
+
+@dataclass
+class Order:
+    """One table of the paper beside the same changes here.
+
+    theirs, ours: its changes, that of the highest gain first.
+    holds, reversed, open: pairs of changes of which the paper has the first above the second; the interval of their
+    difference here, paired by seed, lies above 0, below 0, or neither.
+    """
+
+    table: str
+    theirs: list[str]
+    ours: list[str]
+    holds: list[tuple[str, str]] = field(default_factory=list)
+    reversed: list[tuple[str, str]] = field(default_factory=list)
+    open: list[tuple[str, str]] = field(default_factory=list)
+
+
+def orders(confirming: list[Line]) -> list[Order]:
+    """Which of the paper's orderings appear, of the arms that have run."""
+    found, base, tables = on_their_seeds(confirming), of(confirming, "dacs"), []
+    for table, arms in TABLES.items():
+        there = [arm for arm in ["dacs+mrm", *arms] if arm in found]
+        theirs = sorted(there, key=lambda arm: -PAPER[arm][2])
+        ours = sorted(there, key=lambda arm: -paired(found[arm], base).mean)
+        order = Order(table, *([PAPER[arm][0] for arm in arms] for arms in (theirs, ours)))
+        for first, second in combinations(theirs, 2):
+            result = paired(found[first], found[second])
+            kind = order.holds if result.low > 0 else order.reversed if result.high < 0 else order.open
+            kind.append((PAPER[first][0], PAPER[second][0]))
+        tables += [order] * (len(there) > 1)
+    return tables

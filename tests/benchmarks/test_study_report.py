@@ -11,6 +11,7 @@ import paired
 import pytest
 import report
 import run as runner
+import table
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,30 @@ def test_ablations_stand_beside_the_papers_on_their_own_seeds():
     assert rows[1][3].differences == [2.0, 3.0]
     assert "| half the grid | 2 | +2.50 [-3.85, +8.85] | +2.00, +3.00 | 8 of 16 | +3.5 |" in report.tables(lines)
     assert set(ablations.PAPER) - ablations.MAIN == set(arms.ABLATED)
+    assert sorted(arm for compared in ablations.TABLES.values() for arm in compared) == sorted(
+        set(ablations.PAPER) - {"dacs+mrm"}
+    )
+
+
+def test_which_orderings_of_the_paper_appear():
+    assert ablations.orders([]) == []
+    values = {
+        "dacs": (50.0, 51.0, 49.0),
+        "dacs+mrm": (53.0, 54.0, 52.0),  # the paper has it above all of these, and 96 below 16 below 32
+        "width 16": (52.0, 53.1, 51.1),
+        "width 32": (52.0, 55.0, 49.5),
+        "width 96": (54.0, 55.1, 53.1),
+    }
+    lines = [canned(arm, 21 + i, value) for arm, given in values.items() for i, value in enumerate(given)]
+    (order,) = ablations.orders(contrasts.split(lines)[1])
+    quarter, half, more = (ablations.PAPER[f"width {width}"][0] for width in (16, 32, 96))
+    assert order.table == "width"
+    assert order.theirs == ["as it is", half, quarter, more]
+    assert order.ours == [more, "as it is", half, quarter]
+    assert order.holds == [("as it is", quarter)]
+    assert order.reversed == [("as it is", more), (quarter, more)]
+    assert order.open == [("as it is", half), (half, quarter), (half, more)]
+    assert f"| as it is > {quarter} | as it is > {more}; {quarter} > {more} | 3 |" in report.tables(lines)
 
 
 def test_a_regime_stands_over_its_own_baseline():
@@ -138,7 +163,7 @@ def test_processor_time_of_runs_at_equal_time():
     ]
     parts = cost.at_equal_time(canned, "dacs")
     assert parts == [("dacs, MRM's time", [1.05, 1.2])]
-    assert report.time_table(parts)[-1] == "| dacs, MRM's time | 2 | 1.12 | 1.05 to 1.20 |"
+    assert table.time_table(parts)[-1] == "| dacs, MRM's time | 2 | 1.12 | 1.05 to 1.20 |"
     assert cost.at_equal_time(canned, "context-free decoder") == []
 
 
