@@ -96,10 +96,10 @@ def ablation_table(rows: Iterable[tuple[str, str, float, Paired]]) -> list[str]:
 
 def order_table(found: Iterable[Order]) -> list[str]:
     """Which of the paper's orderings appear."""
-    table = heading("the paper's order", "order here", "pairs as in the paper", "reversed", "open")
+    table = heading("", "the paper's order", "order here", "pairs as in the paper", "reversed", "open")
     for one in found:
         pairs = ["; ".join(f"{a} > {b}" for a, b in kind) for kind in (one.holds, one.reversed)]
-        table.append(row(" > ".join(one.theirs), " > ".join(one.ours), *pairs, str(len(one.open))))
+        table.append(row(one.table, " > ".join(one.theirs), " > ".join(one.ours), *pairs, str(len(one.open))))
     return table
 
 
