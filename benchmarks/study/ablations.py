@@ -51,10 +51,10 @@ TABLES = {
 
 
 def on_their_seeds(confirming: list[Line]) -> dict[str, dict[int, float]]:
-    """Arm -> seed -> the student's mIoU, on the seeds of the ablations alone."""
-    seeds = {line["seed"] for line in confirming if line["arm"] in set(PAPER) - MAIN}
+    """Arm -> seed -> the student's mIoU, on those seeds alone on which an ablation and the baseline have run."""
+    seeds = {line["seed"] for line in confirming if line["arm"] in set(PAPER) - MAIN} & of(confirming, "dacs").keys()
     kept = [line for line in confirming if line["seed"] in seeds]
-    return {arm: of(kept, arm) for arm in PAPER if of(kept, arm)}
+    return {arm: values for arm in PAPER if (values := of(kept, arm))}
 
 
 def ablation_rows(confirming: list[Line]) -> list[tuple[str, str, float, Paired]]:
@@ -83,14 +83,16 @@ class Order:
 def orders(confirming: list[Line]) -> list[Order]:
     """Which of the paper's orderings appear, of the arms that have run."""
     found, base, tables = on_their_seeds(confirming), of(confirming, "dacs"), []
-    for table, arms in TABLES.items():
-        there = [arm for arm in ["dacs+mrm", *arms] if arm in found]
-        theirs = sorted(there, key=lambda arm: -PAPER[arm][2])
-        ours = sorted(there, key=lambda arm: -paired(found[arm], base).mean)
-        order = Order(table, *([PAPER[arm][0] for arm in arms] for arms in (theirs, ours)))
+    for table, compared in TABLES.items():
+        arms = [arm for arm in ["dacs+mrm", *compared] if arm in found]
+        if len(arms) < 2:
+            continue
+        theirs = sorted(arms, key=lambda arm: -PAPER[arm][2])
+        ours = sorted(arms, key=lambda arm: -paired(found[arm], base).mean)
+        order = Order(table, [PAPER[arm][0] for arm in theirs], [PAPER[arm][0] for arm in ours])
         for first, second in combinations(theirs, 2):
             result = paired(found[first], found[second])
             kind = order.holds if result.low > 0 else order.reversed if result.high < 0 else order.open
             kind.append((PAPER[first][0], PAPER[second][0]))
-        tables += [order] * (len(there) > 1)
+        tables.append(order)
     return tables

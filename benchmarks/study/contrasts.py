@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from typing import Any
 
 from paired import Paired, paired
@@ -106,6 +107,17 @@ def contrast_rows(
     """Title and paired difference of those contrasts that have a seed."""
     rows = [(f"{a} - {b}", paired(of(lines, a, value), of(lines, b, value))) for a, b in contrasts]
     return [(title, result) for title, result in rows if result.seeds]
+
+
+def at_equal_time(confirming: list[Line], method: str) -> list[tuple[str, list[float]]]:
+    """The arms that were given MRM's time: their runs' processor seconds as parts of those of MRM's, by seed."""
+    timed, took = [line for line in confirming if "cpu seconds" in line], itemgetter("cpu seconds")
+    mrm, parts = of(timed, f"{method}+mrm", took), []
+    for arm in ARMS[method]:
+        own = of(timed, arm, took) if arm.endswith(", MRM's time") else {}
+        if seeds := sorted(own.keys() & mrm.keys()):
+            parts.append((arm, [own[seed] / mrm[seed] for seed in seeds]))
+    return parts
 
 
 def at_masked_cells(method: str) -> list[tuple[str, str]]:

@@ -1,13 +1,10 @@
-"""What part of MRM's gain comes at what part of its cost: gains of the study beside overhead at the papers' sizes; and
-whether the runs that were given MRM's time took it.
-"""
+"""What part of MRM's gain comes at what part of its cost: gains of the study beside overhead at the papers' sizes."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +33,6 @@ MIC = {
     "mic+mrm, every 2": ("mrm", 1 / 2),
 }
 ARMS = {"dacs": DACS, "mic": MIC}
-EQUAL_TIME = {name: [f"{name}, MRM's time", f"{name}+mask-only, MRM's time"] for name in ARMS}
 SEEDS = range(21, 27)  # which all of these arms get; some have more
 ENOUGH, CHEAP = 0.8, 0.5  # parts of MRM's gain and cost (the study's aim)
 
@@ -70,15 +66,6 @@ def bargains(confirming: list[Line], method: str) -> list[Bargain]:
             cost, full = part * percent(seconds, measured), percent(seconds, "mrm")
             found.append(Bargain(arm, gain, cost, gain.mean / statistics.mean(theirs), cost / full))
     return sorted((marked(bargain, found) for bargain in found), key=lambda bargain: bargain.cost)
-
-
-def at_equal_time(confirming: list[Line], method: str) -> list[tuple[str, list[float]]]:
-    """The arms that were given MRM's time: their runs' processor seconds as parts of those of MRM's, by seed."""
-    timed = [line for line in confirming if "cpu seconds" in line]
-    took = {arm: of(timed, arm, itemgetter("cpu seconds")) for arm in EQUAL_TIME.get(method, [])}
-    mrm = of(timed, f"{method}+mrm", itemgetter("cpu seconds"))
-    parts = {arm: [own[seed] / mrm[seed] for seed in sorted(own.keys() & mrm.keys())] for arm, own in took.items()}
-    return [(arm, of_mrm) for arm, of_mrm in parts.items() if of_mrm]
 
 
 def percent(seconds: dict[str, list[float]], arm: str) -> float:

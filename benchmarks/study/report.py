@@ -21,6 +21,7 @@ from contrasts import (
     LEFT_OPEN,
     SMALL,
     Line,
+    at_equal_time,
     at_masked_cells,
     contrast_rows,
     filled,
@@ -103,7 +104,7 @@ def tables(lines: list[Line]) -> str:
             continue
         parts += ["", f"## {name_of(method)}, confirming seeds", "", *arm_table(confirming, arms)]
         parts += ["", "mIoU of the student, differences paired by seed:", "", *contrast_table(rows)]
-        if timed := cost.at_equal_time(confirming, method):
+        if timed := at_equal_time(confirming, method):
             parts += ["", "Processor seconds of the runs at equal time, their measurements included:", ""]
             parts += time_table(timed)
         parts += ["", "The first three by the student with target statistics, and by the teacher:", ""]

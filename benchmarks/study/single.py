@@ -47,7 +47,7 @@ LATER = {"iterations", "alpha", "threshold", "out", "eval_every"}
 
 def settings_of(arm: Arm, seed: int, work: Path, **others: Any) -> Settings:
     # float32 is float32 on a GPU too, so that the device is not one more thing that differs
-    values: dict[str, Any] = {"method": arm.method, "device": "cpu", "tf32": False, "seed": seed}
+    values: dict[str, Any] = {"method": arm.method, "tf32": False, "seed": seed}
     values |= write_world(arm.scenes, work / "scenes")
     return Settings(**(values | arm.settings | others))
 
@@ -146,13 +146,13 @@ def run_arm(arm: Arm, settings: Settings, start: dict[str, Any]) -> dict[str, An
     }
 
 
-def prepare(name: str, seed: int, work: Path, device: str = "cpu", short: bool = False) -> tuple[Settings, Path]:
+def prepare(name: str, seed: int, work: Path, device: str, short: bool) -> tuple[Settings, Path]:
     """Writes the scenes, if they are missing; the run's settings and its start's file, which may be missing."""
     settings = settings_of(ARMS[name], seed, work, device=device, **(TRY if short else {}))
     return settings, start_file(ARMS[name], settings, work)
 
 
-def line_of(name: str, seed: int, work: Path, device: str = "cpu", short: bool = False) -> dict[str, Any]:
+def line_of(name: str, seed: int, work: Path, device: str, short: bool) -> dict[str, Any]:
     """What results/runs.jsonl holds of a run."""
     arm, (settings, path) = ARMS[name], prepare(name, seed, work, device, short)
     if not path.exists():

@@ -56,7 +56,7 @@ def mixed_twice(step_function: StepFunction) -> StepFunction:
         losses = step_function(number, batch, models, cfg, draws)
         if number < 0:
             return losses
-        again = Second(cfg, draws.step)
+        again = Second(cfg, draws.step, draws.classes)
         labels, weights = pseudo_label(
             models.passes.predict(models.teacher.predict, batch.target_images), cfg.threshold
         )

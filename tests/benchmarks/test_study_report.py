@@ -161,10 +161,10 @@ def test_processor_time_of_runs_at_equal_time():
         {"arm": "dacs, MRM's time", "seed": 22, "cpu seconds": 120.0},
         {"arm": "dacs+mask-only, MRM's time", "seed": 21},  # of the first lines, without it
     ]
-    parts = cost.at_equal_time(canned, "dacs")
+    parts = contrasts.at_equal_time(canned, "dacs")
     assert parts == [("dacs, MRM's time", [1.05, 1.2])]
     assert table.time_table(parts)[-1] == "| dacs, MRM's time | 2 | 1.12 | 1.05 to 1.20 |"
-    assert cost.at_equal_time(canned, "context-free decoder") == []
+    assert contrasts.at_equal_time(canned, "context-free decoder") == []
 
 
 def test_what_is_missing_comes_in_order_and_once():
