@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from changes import decoder_alone, encoder_alone, local, mask_only, masked_cells_alone
-from contrasts import CONFIRMED, DEVELOPMENT, LEFT_OPEN
+from contrasts import CONFIRMED, DEVELOPMENT, LEFT_OPEN, MASKS_DEVELOPMENT, PLAIN
+from masks import doubt, preferring, rarity, rising
 from networks import context_free_decoder, global_encoder, small_mit
 from objectives import pixel_head, pixels, regression, student_features, teacher_features
 from steps import (
@@ -181,7 +182,18 @@ ABLATIONS = {
     "pixels": Arm(changes=(pixel_head,), step=regression(pixels)),
 }
 ABLATED = [*ABLATIONS, "ratio 0.2+mrm", "ratio 0.6+mrm", "ratio 0.8+mrm", "rebuilder depth 1", "rebuilder depth 4"]
-ARMS |= CHEAP | SETTINGS | ABLATIONS
+
+# item 6: masks that the paper leaves open; the plain one again, since their seeds have no other arm
+MASKS = {
+    PLAIN: Arm(),
+    "rare cells": Arm(step=preferring(rarity, 0.5)),
+    "rare cells, strongly": Arm(step=preferring(rarity, 1.0)),
+    "uncertain cells": Arm(step=preferring(doubt, 0.5)),
+    "uncertain cells, strongly": Arm(step=preferring(doubt, 1.0)),
+    "rising ratio": Arm(step=rising(0.2, 0.6)),
+    "rising ratio, strongly": Arm(step=rising(0.1, 0.7)),
+}
+ARMS |= CHEAP | SETTINGS | ABLATIONS | MASKS
 
 MAIN = ["dacs", "dacs+mrm", "dacs+mask-only", "dacs+local"]
 MIC = ["mic", "mic+mrm", "mic+mask-only"]
@@ -211,4 +223,5 @@ QUEUE: list[tuple[str, list[str], list[int]]] = [
     ("settings left open", ["dacs+mrm", *LEFT_OPEN], DEVELOPMENT),
     ("ablations", ABLATED, CONFIRMING[:3]),
     ("confirming, the longer regime", of_regimes(CONFIRMED[:1]), REGIMES_CONFIRMING),
+    ("masks left open, development", list(MASKS), MASKS_DEVELOPMENT),
 ]

@@ -10,6 +10,7 @@ from paired import Paired, paired
 
 Line = dict[str, Any]
 DEVELOPMENT = [0, 100, 101, 102]
+MASKS_DEVELOPMENT = [103, 104]  # of the masks that the paper leaves open
 # regimes of question 3 that are confirmed as the methods are: of those that arms.UPPER sent on the two with the highest
 # mean of MRM - mask only over the development seeds, whatever its sign
 CONFIRMED = ["long self-training", "context-free decoder"]
@@ -20,6 +21,7 @@ LEFT_OPEN = [
     "rebuilder rate 5e-4",
     "rebuilder rate 4e-3",
 ]
+PLAIN = "plain mask"  # dacs+mrm on the seeds of the masks that the paper leaves open
 SMALL = 0.5  # what an interval must lie within for a difference to count as settled
 
 ARMS = {
