@@ -22,6 +22,15 @@ LEFT_OPEN = [
     "rebuilder rate 4e-3",
 ]
 PLAIN = "plain mask"  # dacs+mrm on the seeds of the masks that the paper leaves open
+MASKS = [
+    "rare cells",
+    "rare cells, strongly",
+    "uncertain cells",
+    "uncertain cells, strongly",
+    "rising ratio",
+    "rising ratio, strongly",
+]
+MASKS_CONFIRMED = ["rising ratio, strongly", "uncertain cells"]  # by the development seeds, the higher first
 SMALL = 0.5  # what an interval must lie within for a difference to count as settled
 
 ARMS = {
@@ -39,6 +48,7 @@ ARMS = {
     "mic": ["mic", "mic, MRM's time", "mic+mask-only", "mic+mask-only, MRM's time", "mic+local", "mic+mrm"],
 }
 ARMS |= {name: [name, f"{name}+mask-only", f"{name}+mrm"] for name in CONFIRMED}
+ARMS["masks left open"] = [PLAIN, *MASKS_CONFIRMED]
 
 
 def main_contrasts(method: str) -> list[tuple[str, str]]:
@@ -71,6 +81,7 @@ CONTRASTS = {
     ],
 }
 CONTRASTS |= {name: main_contrasts(name) for name in CONFIRMED}
+CONTRASTS["masks left open"] = [(arm, PLAIN) for arm in MASKS_CONFIRMED]
 
 
 def student(line: Line) -> float:
@@ -97,8 +108,9 @@ def verdict(result: Paired) -> str:
 
 def split(lines: list[Line]) -> tuple[list[Line], list[Line]]:
     """Runs on development and on confirming seeds; of the pass with nothing masked one setting is confirmed."""
-    development = [line for line in lines if line["seed"] in DEVELOPMENT]
-    rest = [line for line in lines if line["seed"] not in DEVELOPMENT]
+    seeds = {*DEVELOPMENT, *MASKS_DEVELOPMENT}
+    development = [line for line in lines if line["seed"] in seeds]
+    rest = [line for line in lines if line["seed"] not in seeds]
     nothing = "dacs+nothing-masked"
     return development, [line | {"arm": nothing} if line["arm"].startswith(nothing) else line for line in rest]
 

@@ -19,13 +19,14 @@ from contrasts import (
     ARMS,
     CONTRASTS,
     LEFT_OPEN,
+    MASKS,
+    PLAIN,
     SMALL,
     Line,
     at_equal_time,
     at_masked_cells,
     contrast_rows,
     filled,
-    main_contrasts,
     of,
     screened,
     split,
@@ -107,10 +108,11 @@ def tables(lines: list[Line]) -> str:
         if timed := at_equal_time(confirming, method):
             parts += ["", "Processor seconds of the runs at equal time, their measurements included:", ""]
             parts += time_table(timed)
-        parts += ["", "The first three by the student with target statistics, and by the teacher:", ""]
-        parts += contrast_table(by_measure(confirming, main_contrasts(method), MEASURES[1:]))
-        masked = contrast_rows(confirming, at_masked_cells(method), filled)
-        parts += ["", "Pixel accuracy at masked cells from what the filler puts there:", "", *contrast_table(masked)]
+        parts += ["", "The main ones by the student with target statistics, and by the teacher:", ""]
+        parts += contrast_table(by_measure(confirming, CONTRASTS[method][:3], MEASURES[1:]))
+        if masked := contrast_rows(confirming, at_masked_cells(method), filled):
+            parts += ["", "Pixel accuracy at masked cells from what the filler puts there:", ""]
+            parts += contrast_table(masked)
     found = {method: cost.bargains(confirming, method) for method in cost.ARMS}
     if any(len(arms) > 1 for arms in found.values()):
         parts += ["", "## Cost against gain", "", COST]
@@ -120,6 +122,8 @@ def tables(lines: list[Line]) -> str:
         parts += ["", ORDERS, "", *order_table(orders(confirming))]
     if settings := by_measure(development, [(arm, "dacs+mrm") for arm in LEFT_OPEN], MEASURES):
         parts += ["", "## Settings left open, development seeds", "", *contrast_table(settings)]
+    if masks := by_measure(development, [(arm, PLAIN) for arm in MASKS], MEASURES):
+        parts += ["", "## Masks left open, development seeds", "", *contrast_table(masks)]
     if development:
         parts += ["", "## Screen, development seeds", "", *screen_table(development)]
         parts += ["", "## All arms, development seeds", "", *arm_table(development, arms_of(development))]

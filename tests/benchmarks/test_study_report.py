@@ -89,6 +89,20 @@ def test_a_confirmed_regime_has_its_own_table_and_plot(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.glob("*.png")} == {"confirming-long-self-training.png", "screen.png"}
 
 
+def test_masks_left_open_are_compared_with_the_plain_one_of_their_own_seeds():
+    assert {contrasts.PLAIN, *contrasts.MASKS} == set(arms.MASKS) and set(contrasts.MASKS_CONFIRMED) < set(arms.MASKS)
+    rising = contrasts.MASKS_CONFIRMED[0]
+    lines = [canned(contrasts.PLAIN, seed, 50.0) for seed in (103, 104, 61, 62)]
+    lines += [canned(rising, 103, 53.0), canned(rising, 104, 55.0), canned(rising, 61, 50.5), canned(rising, 62, 51.5)]
+    text = report.tables(lines)
+    assert (
+        f"| {rising} - plain mask, student | 2 | +4.00 [-8.71, +16.71] | not shown | +3.00, +5.00 | 103 to 104 |"
+        in text
+    )
+    assert f"| {rising} - plain mask | 2 | +1.00 [-5.35, +7.35] | not shown | +0.50, +1.50 | 61 to 62 |" in text
+    assert "## Masks left open, confirming seeds" in text and "at masked cells from" not in text
+
+
 def test_ablations_stand_beside_the_papers_on_their_own_seeds():
     lines = [canned("dacs", seed, 50.0) for seed in (21, 22, 23)] + [canned("dacs+mrm", s, 53.0) for s in (21, 22, 23)]
     assert ablations.ablation_rows(lines) == []
