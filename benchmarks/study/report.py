@@ -90,6 +90,17 @@ def unpaired(lines: list[Line]) -> list[str]:
     return wrong
 
 
+def mixed_devices(lines: list[Line]) -> list[str]:
+    """Seeds of one comparison whose runs come from a CPU and from a GPU."""
+    wrong = []
+    for method, arms in ARMS.items():
+        own = [line for line in lines if line["arm"] in arms]
+        for seed in sorted({line["seed"] for line in own}):
+            if len({line["settings"]["device"] for line in own if line["seed"] == seed}) > 1:
+                wrong.append(f"{method}, seed {seed}")
+    return wrong
+
+
 def regime_free(line: Line) -> bool:
     """Whether the run is of the present world and network, whose starts are all the same."""
     return bool(line["arm"].startswith(("dacs", "mic")) and line["settings"]["scenes"] == "street")
@@ -129,6 +140,7 @@ def tables(lines: list[Line]) -> str:
         parts += ["", "## All arms, development seeds", "", *arm_table(development, arms_of(development))]
     parts += ["", f"All runs: {compute(lines)}"]
     parts += [f"WARNING: not one start: {text}" for text in unpaired(lines)]
+    parts += [f"WARNING: not one device: {text}" for text in mixed_devices(lines)]
     dirty = sorted({line["commit"] for line in lines if "dirty" in line["commit"]})
     return "\n".join(parts + [f"WARNING: not committed when run: {text}" for text in dirty]) + "\n"
 

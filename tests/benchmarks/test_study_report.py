@@ -46,7 +46,11 @@ def canned(arm, seed, student, **others):
     masked = {"own": masked["own"]} if arm in ("dacs", "mic") else masked
     line = {"arm": arm, "seed": seed, "student": student, "teacher": student, "student, target statistics": student}
     line |= {"masked": masked, "seconds": 100.0, "start": f"dacs-seed{seed}-a", "start student": 30.0, "commit": "c"}
-    return line | {"start seconds": 60.0, "torch": "2", "machine": "m", "settings": {"scenes": "street"}} | others
+    return (
+        line
+        | {"start seconds": 60.0, "torch": "2", "machine": "m", "settings": {"scenes": "street", "device": "cpu"}}
+        | others
+    )
 
 
 def test_tables_of_canned_lines():
@@ -64,6 +68,8 @@ def test_tables_of_canned_lines():
     assert "WARNING: not one start: dacs-seed21" in report.tables(
         [*lines, canned("dacs+local", 21, 1.0, **{"start student": 29.0})]
     )
+    on_a_gpu = canned("dacs+local", 21, 1.0, settings={"scenes": "street", "device": "cuda"})
+    assert "WARNING: not one device: dacs, seed 21\n" in report.tables([*lines, on_a_gpu])
     assert "WARNING: not committed when run: c-dirty" in report.tables(
         [*lines, canned("dacs", 24, 1.0, commit="c-dirty")]
     )
