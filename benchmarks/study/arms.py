@@ -224,6 +224,5 @@ QUEUE: list[tuple[str, list[str], list[int]]] = [
     ("ablations", ABLATED, CONFIRMING[:3]),
     ("confirming, the longer regime", of_regimes(CONFIRMED[:1]), REGIMES_CONFIRMING),
     ("masks left open, development", list(MASKS), MASKS_DEVELOPMENT),
-    ("masks left open, confirming", [PLAIN, MASKS_CONFIRMED[0]], MASKS_CONFIRMING),
-    ("masks left open, confirming", [PLAIN, MASKS_CONFIRMED[1]], MASKS_CONFIRMING),
+    *(("masks left open, confirming", [PLAIN, arm], MASKS_CONFIRMING) for arm in MASKS_CONFIRMED),
 ]

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from einops import repeat
-from steps import Wrap
+from steps import Wrap, with_draws
 from torch import Tensor
 from trainers import Batch, Draws, Models, Settings, StepFunction
 
@@ -85,12 +85,9 @@ def preferring(preference_of: Callable[[Tensor], Tensor], power: float) -> Wrap:
 def rising(first: float, last: float) -> Wrap:
     """The masked share goes in a straight line from the first step of the method to its last."""
 
-    def wrap(step_function: StepFunction) -> StepFunction:
-        def step(number: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
-            done = max(number, 0) / max(cfg.iterations - 1, 1)
-            changed = dataclasses.replace(cfg, mrm_mask_ratio=first + (last - first) * done)
-            return step_function(number, batch, models, changed, Draws(changed, draws.step, draws.classes))
+    def other(number: int, draws: Draws) -> Draws:
+        done = max(number, 0) / max(draws.cfg.iterations - 1, 1)
+        changed = dataclasses.replace(draws.cfg, mrm_mask_ratio=first + (last - first) * done)
+        return Draws(changed, draws.step, draws.classes)
 
-        return step
-
-    return wrap
+    return with_draws(other)

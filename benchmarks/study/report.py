@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterable
 from operator import itemgetter
 from pathlib import Path
@@ -94,10 +95,9 @@ def mixed_devices(lines: list[Line]) -> list[str]:
     """Seeds of one comparison whose runs come from a CPU and from a GPU."""
     wrong = []
     for method, arms in ARMS.items():
-        own = [line for line in lines if line["arm"] in arms]
-        for seed in sorted({line["seed"] for line in own}):
-            if len({line["settings"]["device"] for line in own if line["seed"] == seed}) > 1:
-                wrong.append(f"{method}, seed {seed}")
+        runs = {(line["seed"], line["settings"]["device"]) for line in lines if line["arm"] in arms}
+        count = Counter(seed for seed, _ in runs)
+        wrong += [f"{method}, seed {seed}" for seed in sorted(count) if count[seed] > 1]
     return wrong
 
 
@@ -140,7 +140,7 @@ def tables(lines: list[Line]) -> str:
         parts += ["", "## All arms, development seeds", "", *arm_table(development, arms_of(development))]
     parts += ["", f"All runs: {compute(lines)}"]
     parts += [f"WARNING: not one start: {text}" for text in unpaired(lines)]
-    parts += [f"WARNING: not one device: {text}" for text in mixed_devices(lines)]
+    parts += [f"WARNING: not one device: {text}" for text in mixed_devices([*development, *confirming])]
     dirty = sorted({line["commit"] for line in lines if "dirty" in line["commit"]})
     return "\n".join(parts + [f"WARNING: not committed when run: {text}" for text in dirty]) + "\n"
 

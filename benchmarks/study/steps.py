@@ -40,13 +40,20 @@ class Second(Draws):
         return super().generators(f"second {purpose}", count)
 
 
-def without_mixing(step_function: StepFunction) -> StepFunction:
-    """Plain self-training: source loss, and the pseudo-labels' loss on augmented target images."""
+def with_draws(other: Callable[[int, Draws], Draws]) -> Wrap:
+    """The step as it is, with other random choices: its number and draws to those that it gets."""
 
-    def step(number: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
-        return step_function(number, batch, models, cfg, Unmixed(cfg, draws.step))
+    def wrap(step_function: StepFunction) -> StepFunction:
+        def step(number: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
+            return step_function(number, batch, models, cfg, other(number, draws))
 
-    return step
+        return step
+
+    return wrap
+
+
+# plain self-training: source loss, and the pseudo-labels' loss on augmented target images
+without_mixing = with_draws(lambda number, draws: Unmixed(draws.cfg, draws.step, draws.classes))
 
 
 def mixed_twice(step_function: StepFunction) -> StepFunction:

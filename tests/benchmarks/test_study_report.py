@@ -46,11 +46,8 @@ def canned(arm, seed, student, **others):
     masked = {"own": masked["own"]} if arm in ("dacs", "mic") else masked
     line = {"arm": arm, "seed": seed, "student": student, "teacher": student, "student, target statistics": student}
     line |= {"masked": masked, "seconds": 100.0, "start": f"dacs-seed{seed}-a", "start student": 30.0, "commit": "c"}
-    return (
-        line
-        | {"start seconds": 60.0, "torch": "2", "machine": "m", "settings": {"scenes": "street", "device": "cpu"}}
-        | others
-    )
+    line |= {"settings": {"scenes": "street", "device": "cpu"}}
+    return line | {"start seconds": 60.0, "torch": "2", "machine": "m"} | others
 
 
 def test_tables_of_canned_lines():
