@@ -15,15 +15,16 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 # environment variables that change what is measured
 PREFIXES = ("OMP_", "MKL_", "MALLOC_", "LD_PRELOAD", "CUDA_", "CUBLAS_", "NVIDIA_TF32", "PYTORCH_", "TORCH_")
+TOOLKIT = ("CUDA_HOME", "CUDA_PATH", "CUDA_VERSION", "TORCH_CUDA_ARCH_LIST")  # of an image: where it has its compiler
 
 
 def provenance(device: str = "cpu") -> dict[str, Any]:
     """The command, its environment, the commit and the versions and machine that it ran on."""
-    environment = {name: value for name, value in sorted(os.environ.items()) if name.startswith(PREFIXES)}
+    names = sorted(name for name in os.environ if name.startswith(PREFIXES) and name not in TOOLKIT)
     script, *words = sys.argv
     return {
         "command": shlex.join(["python", relative(script), *map(relative, words)]),
-        "environment": environment,
+        "environment": {name: os.environ[name] for name in names},
         "commit": commit(),
         "machine": f"{device_name(device)}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
