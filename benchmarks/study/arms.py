@@ -72,9 +72,9 @@ def pair(name: str, before: Callable[[Run], None] | None = None, **settings: Any
     return {arm: both[arm] for arm in list(both)[1:]}
 
 
-def nothing_masked(weight: float, augment: bool) -> Arm:
+def nothing_masked(weight: float, augment: bool, method: str = "dacs") -> Arm:
     """MRM's pass with every feature left as it is."""
-    return Arm(settings={"mrm_mask_ratio": 1e-9, "mrm_weight": weight, "mrm_augment": augment})
+    return Arm(method, {"mrm_mask_ratio": 1e-9, "mrm_weight": weight, "mrm_augment": augment})
 
 
 # item 1: the present world
@@ -96,6 +96,9 @@ ARMS |= trio("mic", method="mic") | {"mic+local": Arm("mic", changes=(local,))}
 ARMS |= {
     "mic, MRM's time": Arm("mic", OFF | MIC_TIME),
     "mic+mask-only, MRM's time": Arm("mic", MIC_MASK_TIME, changes=(mask_only,)),
+    "mic, mixed twice": Arm("mic", OFF, step=mixed_twice),
+    "mic+nothing-masked": nothing_masked(0.5, True, "mic"),  # the setting that was chosen on DACS
+    "mic+vector": Arm("mic", {"mrm_rebuild": False}),
 }
 
 # item 2: where might rebuilding matter? regime -> its arms
@@ -225,4 +228,6 @@ QUEUE: list[tuple[str, list[str], list[int]]] = [
     ("confirming, the longer regime", of_regimes(CONFIRMED[:1]), REGIMES_CONFIRMING),
     ("masks left open, development", list(MASKS), MASKS_DEVELOPMENT),
     *(("masks left open, confirming", [PLAIN, arm], MASKS_CONFIRMING) for arm in MASKS_CONFIRMED),
+    ("MIC's last controls, its option", ["mic+nothing-masked", "mic, mixed twice", "mic+vector"], CONFIRMING[:6]),
+    ("the library's option, second half", ["dacs+vector"], CONFIRMING[6:]),
 ]

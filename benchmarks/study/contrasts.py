@@ -45,8 +45,8 @@ ARMS = {
         "dacs+local",
         "dacs+mrm",
     ],
-    "mic": ["mic", "mic, MRM's time", "mic+mask-only", "mic+mask-only, MRM's time", "mic+local", "mic+mrm"],
 }
+ARMS["mic"] = [arm.replace("dacs", "mic") for arm in ARMS["dacs"]]
 ARMS |= {name: [name, f"{name}+mask-only", f"{name}+mrm"] for name in CONFIRMED}
 ARMS["masks left open"] = [PLAIN, *MASKS_CONFIRMED]
 
@@ -72,14 +72,8 @@ CONTRASTS = {
         ("dacs+vector", "dacs"),
         ("dacs+vector", "dacs+mask-only"),
     ],
-    "mic": [
-        *main_contrasts("mic"),
-        ("mic+mrm", "mic+local"),
-        ("mic+local", "mic+mask-only"),
-        ("mic+mrm", "mic, MRM's time"),
-        ("mic+mrm", "mic+mask-only, MRM's time"),
-    ],
 }
+CONTRASTS["mic"] = [(a.replace("dacs", "mic"), b.replace("dacs", "mic")) for a, b in CONTRASTS["dacs"]]
 CONTRASTS |= {name: main_contrasts(name) for name in CONFIRMED}
 CONTRASTS["masks left open"] = [(arm, PLAIN) for arm in MASKS_CONFIRMED]
 

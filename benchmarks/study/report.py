@@ -119,8 +119,8 @@ def tables(lines: list[Line]) -> str:
         if timed := at_equal_time(confirming, method):
             parts += ["", "Processor seconds of the runs at equal time, their measurements included:", ""]
             parts += time_table(timed)
-        parts += ["", "The main ones by the student with target statistics, and by the teacher:", ""]
-        parts += contrast_table(by_measure(confirming, CONTRASTS[method][:3], MEASURES[1:]))
+        parts += ["", "The same by the student with target statistics, and by the teacher:", ""]
+        parts += contrast_table(by_measure(confirming, CONTRASTS[method], MEASURES[1:]))
         if masked := contrast_rows(confirming, at_masked_cells(method), filled):
             parts += ["", "Pixel accuracy at masked cells from what the filler puts there:", ""]
             parts += contrast_table(masked)
