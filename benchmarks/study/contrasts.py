@@ -87,6 +87,33 @@ def filled(line: Line) -> float:
     return float(line["masked"]["filled"]["accuracy"])
 
 
+def own(line: Line) -> float:
+    """The same of the student's own features."""
+    return float(line["masked"]["own"]["accuracy"])
+
+
+def unplanned(confirming: list[Line], method: str) -> dict[str, list[tuple[str, Paired]]]:
+    """What PLAN.md does not ask for: contrasts under what they measure."""
+    mrm, mask_only, baseline = f"{method}+mrm", f"{method}+mask-only", method
+    filled_then = [
+        (f"{title}, step {entry['step']}", result)
+        for i, entry in enumerate(next(line["curve"] for line in confirming if line["arm"] == mrm))
+        for title, result in contrast_rows(confirming, [(mrm, mask_only)], lambda line, i=i: filled(line["curve"][i]))
+    ]
+    classes = [
+        (f"{title}, {name}", result)
+        for other in (mask_only, baseline)
+        for name in next(line["iou"] for line in confirming if line["arm"] == mrm)
+        for title, result in contrast_rows(confirming, [(mrm, other)], lambda line, name=name: line["iou"][name])
+    ]
+    both = [(mrm, mask_only), (mrm, baseline)]
+    return {
+        "Pixel accuracy at masked cells from the student's own features": contrast_rows(confirming, both, own),
+        "Pixel accuracy at masked cells from what the filler puts there, in the course of the training": filled_then,
+        "IoU by class": classes,
+    }
+
+
 def of(lines: Iterable[Line], arm: str, value: Callable[[Line], float] = student) -> dict[int, float]:
     """Seed -> value of an arm."""
     return {line["seed"]: value(line) for line in lines if line["arm"] == arm}

@@ -28,6 +28,7 @@ DACS = {
 MIC = {
     "mic+mrm": ("mrm", 1.0),
     "mic+mask-only": ("floor", 1.0),
+    "mic+vector": ("floor", 1.0),
     "mic+mrm, on masked": ("masked", 1.0),
     "mic+mrm, on mixed": ("mixed", 1.0),
     "mic+mrm, every 2": ("mrm", 1 / 2),

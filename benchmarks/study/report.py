@@ -31,6 +31,7 @@ from contrasts import (
     of,
     screened,
     split,
+    unplanned,
 )
 from paired import Paired
 from plots import plot_contrasts, plot_costs, plot_screen
@@ -56,6 +57,8 @@ COST = (
     "pass in one of K steps counts as a K-th, half a batch and a quarter of an image by their pixels. The aim: four "
     "fifths of the gain for half of the cost. Efficient: no other arm gains as much for less."
 )
+
+UNPLANNED = "Not planned, and so much that some intervals leave out 0 by chance, one in twenty if nothing differed:"
 
 ORDERS = (
     "Every table of the paper, the highest gain first, beside the same changes here by their means. A pair of changes "
@@ -110,20 +113,7 @@ def tables(lines: list[Line]) -> str:
     """The whole page."""
     development, confirming = split(lines)
     parts = ["# Results of the study", "", MADE]
-    for method, arms in ARMS.items():
-        rows = contrast_rows(confirming, CONTRASTS[method])
-        if not rows:
-            continue
-        parts += ["", f"## {name_of(method)}, confirming seeds", "", *arm_table(confirming, arms)]
-        parts += ["", "mIoU of the student, differences paired by seed:", "", *contrast_table(rows)]
-        if timed := at_equal_time(confirming, method):
-            parts += ["", "Processor seconds of the runs at equal time, their measurements included:", ""]
-            parts += time_table(timed)
-        parts += ["", "The same by the student with target statistics, and by the teacher:", ""]
-        parts += contrast_table(by_measure(confirming, CONTRASTS[method], MEASURES[1:]))
-        if masked := contrast_rows(confirming, at_masked_cells(method), filled):
-            parts += ["", "Pixel accuracy at masked cells from what the filler puts there:", ""]
-            parts += contrast_table(masked)
+    parts += [line for method in ARMS for line in confirmed(confirming, method)]
     found = {method: cost.bargains(confirming, method) for method in cost.ARMS}
     if any(len(arms) > 1 for arms in found.values()):
         parts += ["", "## Cost against gain", "", COST]
@@ -143,6 +133,25 @@ def tables(lines: list[Line]) -> str:
     parts += [f"WARNING: not one device: {text}" for text in mixed_devices([*development, *confirming])]
     dirty = sorted({line["commit"] for line in lines if "dirty" in line["commit"]})
     return "\n".join(parts + [f"WARNING: not committed when run: {text}" for text in dirty]) + "\n"
+
+
+def confirmed(confirming: list[Line], method: str) -> list[str]:
+    """A method, or a regime, on the confirming seeds."""
+    if not (rows := contrast_rows(confirming, CONTRASTS[method])):
+        return []
+    parts = ["", f"## {name_of(method)}, confirming seeds", "", *arm_table(confirming, ARMS[method])]
+    parts += ["", "mIoU of the student, differences paired by seed:", "", *contrast_table(rows)]
+    parts += ["", "The same by the student with target statistics, and by the teacher:", ""]
+    parts += contrast_table(by_measure(confirming, CONTRASTS[method], MEASURES[1:]))
+    if timed := at_equal_time(confirming, method):
+        parts += ["", "Processor seconds of the runs at equal time, their measurements included:", ""]
+        parts += time_table(timed)
+    if masked := contrast_rows(confirming, at_masked_cells(method), filled):
+        parts += ["", "Pixel accuracy at masked cells from what the filler puts there:", "", *contrast_table(masked)]
+        parts += ["", UNPLANNED]
+        for title, contrasts in unplanned(confirming, method).items():
+            parts += ["", f"{title}:", "", *contrast_table(contrasts)]
+    return parts
 
 
 def name_of(method: str) -> str:

@@ -45,7 +45,8 @@ def canned(arm, seed, student, **others):
     masked = {kind: {"accuracy": student + 20, "miou": student} for kind in ("own", "filled", "blank")}
     masked = {"own": masked["own"]} if arm in ("dacs", "mic") else masked
     line = {"arm": arm, "seed": seed, "student": student, "teacher": student, "student, target statistics": student}
-    line |= {"masked": masked, "seconds": 100.0, "start": f"dacs-seed{seed}-a", "start student": 30.0, "commit": "c"}
+    line |= {"masked": masked, "curve": [{"step": 500, "masked": masked}], "iou": {"road": student + 1}}
+    line |= {"seconds": 100.0, "start": f"dacs-seed{seed}-a", "start student": 30.0, "commit": "c"}
     line |= {"settings": {"scenes": "street", "device": "cpu"}}
     return line | {"start seconds": 60.0, "torch": "2", "machine": "m"} | others
 
@@ -60,6 +61,9 @@ def test_tables_of_canned_lines():
     assert "| dacs+mrm - dacs | 2 | +2.50 [-3.85, +8.85] | not shown | +3.00, +2.00 | 21 to 22 |" in text
     assert "| dacs+mrm | dacs+mask-only | 1 | 60.00 |  | +10.00 | +10.00 |" in text
     assert "| dacs+nothing-masked | 1 | 1.00 |" in text
+    for unplanned in ("dacs, student, target statistics", "dacs, teacher", "dacs, road"):
+        assert f"| dacs+mrm - {unplanned} | 2 | +2.50 [-3.85, +8.85] | not shown | +3.00, +2.00 | 21 to 22 |" in text
+    assert "| dacs+mrm - dacs+mask-only, step 500 | 2 | +0.00 [-6.35, +6.35] |" in text
     assert "9 runs, 4 starts, 0.3 hours by the clock" in text
     assert "WARNING" not in text
     assert "WARNING: not one start: dacs-seed21" in report.tables(
