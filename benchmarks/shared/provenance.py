@@ -58,4 +58,5 @@ def made_by(origin: dict[str, Any]) -> str:
     """One line for the foot of a table."""
     environment = "".join(f"{name}={value} " for name, value in origin["environment"].items())
     where = f"{origin['machine']}; torch {origin['torch']}; commit {origin['commit']}"
-    return f"Made by `{environment}{origin['command']}`. {where}."
+    note = f" Note: {origin['note']}." if "note" in origin else ""
+    return f"Made by `{environment}{origin['command']}`. {where}.{note}"

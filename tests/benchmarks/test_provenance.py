@@ -20,6 +20,7 @@ def test_the_command_and_its_environment(monkeypatch):
     assert "CUDA_HOME" not in origin["environment"]
     assert re.fullmatch(r"[0-9a-f]{7,}(-dirty)?|", origin["commit"])
     assert "MALLOC_TRIM_THRESHOLD_=7 " in made_by(origin)
+    assert made_by(origin | {"note": "cut short"}) == made_by(origin) + " Note: cut short."
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
