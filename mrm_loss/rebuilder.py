@@ -1,6 +1,6 @@
 """The Rebuilder: masks an encoder's features and rebuilds them from what is left (paper, section 3).
 
-`MaskTokens` masks them and rebuilds nothing: the control, and the cheaper choice where it does as well.
+`MaskTokens` masks them and rebuilds nothing: the control, and a little cheaper.
 """
 
 from __future__ import annotations
