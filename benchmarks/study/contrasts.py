@@ -94,21 +94,21 @@ def own(line: Line) -> float:
 
 def unplanned(confirming: list[Line], method: str) -> dict[str, list[tuple[str, Paired]]]:
     """What PLAN.md does not ask for: contrasts under what they measure."""
-    mrm, mask_only, baseline = f"{method}+mrm", f"{method}+mask-only", method
+    of_mrm = main_contrasts(method)[:2]  # mask only and baseline taken off
+    one = next(line for line in confirming if line["arm"] == f"{method}+mrm")
     filled_then = [
         (f"{title}, step {entry['step']}", result)
-        for i, entry in enumerate(next(line["curve"] for line in confirming if line["arm"] == mrm))
-        for title, result in contrast_rows(confirming, [(mrm, mask_only)], lambda line, i=i: filled(line["curve"][i]))
+        for i, entry in enumerate(one["curve"])
+        for title, result in contrast_rows(confirming, of_mrm[:1], lambda line, i=i: filled(line["curve"][i]))
     ]
     classes = [
         (f"{title}, {name}", result)
-        for other in (mask_only, baseline)
-        for name in next(line["iou"] for line in confirming if line["arm"] == mrm)
-        for title, result in contrast_rows(confirming, [(mrm, other)], lambda line, name=name: line["iou"][name])
+        for pair in of_mrm
+        for name in one["iou"]
+        for title, result in contrast_rows(confirming, [pair], lambda line, name=name: line["iou"][name])
     ]
-    both = [(mrm, mask_only), (mrm, baseline)]
     return {
-        "Pixel accuracy at masked cells from the student's own features": contrast_rows(confirming, both, own),
+        "Pixel accuracy at masked cells from the student's own features": contrast_rows(confirming, of_mrm, own),
         "Pixel accuracy at masked cells from what the filler puts there, in the course of the training": filled_then,
         "IoU by class": classes,
     }
