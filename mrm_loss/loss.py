@@ -13,7 +13,8 @@ from mrm_loss.checks import check_bool, check_int, check_number, check_reduction
 from mrm_loss.cross_entropy import reduced_cross_entropy
 from mrm_loss.graph import nodes_of, not_reached
 from mrm_loss.inputs import check_device, check_labels, check_logits, check_values, check_weights
-from mrm_loss.rebuilder import MaskTokens, Rebuilder, resize
+from mrm_loss.mask_tokens import MaskTokens
+from mrm_loss.rebuilder import Rebuilder, resize
 
 USAGE = """call it as
     mrm(feats, decoder, pseudo_labels)
@@ -45,9 +46,9 @@ class MRM(nn.Module):
         depth: number of transformer blocks.
         num_heads: attention heads per block.
         mlp_ratio: hidden width of a block's MLP / embed_dim.
-        rebuild: False masks without rebuilding: one learned vector per level in every masked cell (`MaskTokens`), at
-            the price of the pass through encoder and decoder alone. Not the paper's method. scale_factors, embed_dim,
-            depth, num_heads and mlp_ratio then play no part.
+        rebuild: False masks without rebuilding: the projectors see the mask token alone, so that masked cells hold
+            what was learned of a level, whatever is visible (`MaskTokens`). It costs hardly more than the pass through
+            encoder and decoder. Not the paper's method. depth, num_heads and mlp_ratio then play no part.
         loss_weight: factor on the loss (lambda in the paper).
         ignore_index: label id that does not count.
         reduction: "mean" divides by the number of all pixels, ignored ones included, as self-training code does;
@@ -83,20 +84,19 @@ class MRM(nn.Module):
         self.loss_weight = check_number("loss_weight", loss_weight, 0)
         self.ignore_index = check_int("ignore_index", ignore_index, -(2**63))
         self.reduction = check_reduction(reduction)
-        masking: Any = {"mask_ratio": mask_ratio, "block_size": block_size, "grid_size": grid_size}
+        common: Any = {
+            "scale_factors": scale_factors,
+            "mask_ratio": mask_ratio,
+            "block_size": block_size,
+            "grid_size": grid_size,
+            "embed_dim": embed_dim,
+        }
         self.rebuilder: Rebuilder | MaskTokens
         if check_bool("rebuild", rebuild):
-            self.rebuilder = Rebuilder(
-                encoder_channels,
-                scale_factors=scale_factors,
-                embed_dim=embed_dim,
-                depth=depth,
-                num_heads=num_heads,
-                mlp_ratio=mlp_ratio,
-                **masking,
-            )
+            blocks: Any = {"depth": depth, "num_heads": num_heads, "mlp_ratio": mlp_ratio}
+            self.rebuilder = Rebuilder(encoder_channels, **common, **blocks)
         else:
-            self.rebuilder = MaskTokens(encoder_channels, **masking)
+            self.rebuilder = MaskTokens(encoder_channels, **common)
         self._decoder_was_pickled = False
         self._read_values_once = False
         self._warned_detached = False

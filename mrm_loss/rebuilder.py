@@ -1,12 +1,9 @@
-"""The Rebuilder: masks an encoder's features and rebuilds them from what is left (paper, section 3).
-
-`MaskTokens` masks them and rebuilds nothing: the control, and a little cheaper.
-"""
+"""The Rebuilder: masks an encoder's features and rebuilds them from what is left (paper, section 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +24,9 @@ from mrm_loss.checks import (
 from mrm_loss.inputs import check_levels, check_mask
 from mrm_loss.layers import Block, Projector, sincos_position
 from mrm_loss.mask import draw_mask
+
+if TYPE_CHECKING:
+    from mrm_loss.mask_tokens import MaskTokens
 
 
 class Rebuilder(nn.Module):
@@ -114,7 +114,7 @@ class Rebuilder(nn.Module):
             level if channels is None else fuse(level, project(tokens), mask)
             for level, channels, project in zip(levels, self.encoder_channels, self.projectors)
         ]
-        return _like(feats, rebuilt), mask
+        return like(feats, rebuilt), mask
 
     def rebuild_tokens(self, last: Tensor, mask: Tensor) -> Tensor:
         """Coarsest level (B, C, H, W) and mask (B, 1, rows, cols) -> rebuilt tokens (B, embed_dim, rows, cols)."""
@@ -137,55 +137,6 @@ class Rebuilder(nn.Module):
         return (
             f"encoder_channels={self.encoder_channels}, scale_factors={self.scale_factors}, "
             f"grid_size={self.grid_size}, mask_ratio={self.mask_ratio}, block_size={self.block_size}"
-        )
-
-
-class MaskTokens(nn.Module):
-    """Masks 40 % of the features and puts one learned vector per level in their place; keeps the rest as it was.
-
-    Args: as `mrm_loss.MRM`, which owns one where `rebuild` is False. Call, returns and errors: as `Rebuilder.forward`.
-    """
-
-    def __init__(
-        self,
-        encoder_channels: int | Sequence[int | None],
-        *,
-        mask_ratio: float = 0.4,
-        block_size: int = 1,
-        grid_size: int | tuple[int, int] = 16,
-    ) -> None:
-        super().__init__()
-        self.encoder_channels, _ = check_channels(encoder_channels)
-        self.mask_ratio = check_ratio("mask_ratio", mask_ratio)
-        self.grid_size = check_grid("grid_size", grid_size)
-        self.block_size = check_block_size(block_size, self.grid_size)
-        for i, channels in enumerate(self.encoder_channels):
-            if channels is not None:
-                self.register_parameter(f"token{i}", nn.Parameter(torch.empty(channels)))
-        self.reset_parameters()
-        self._warned_coarse = False
-
-    def reset_parameters(self) -> None:
-        """N(0, 0.02), as the Rebuilder's mask token."""
-        for token in self.parameters():
-            nn.init.normal_(token, std=0.02)
-
-    def forward(
-        self, feats: Any, mask: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> tuple[Any, Tensor]:
-        # attributes, since replicas of DataParallel have no parameters
-        tokens: list[Any] = [getattr(self, f"token{i}", None) for i in range(len(self.encoder_channels))]
-        levels, mask = masked(self, tokens[-1].device, feats, mask, generator)
-        filled = [
-            level if token is None else fuse(level, token[None, :, None, None].expand(-1, -1, *level.shape[-2:]), mask)
-            for level, token in zip(levels, tokens)
-        ]
-        return _like(feats, filled), mask
-
-    def extra_repr(self) -> str:
-        return (
-            f"encoder_channels={self.encoder_channels}, grid_size={self.grid_size}, mask_ratio={self.mask_ratio}, "
-            f"block_size={self.block_size}"
         )
 
 
@@ -240,7 +191,8 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
 
 
-def _like(feats: Any, levels: list[Any]) -> Any:
+def like(feats: Any, levels: list[Any]) -> Any:
+    """The levels in the container that `feats` came in."""
     if isinstance(feats, Tensor):
         return levels[0]
     make = getattr(feats, "_make", type(feats))  # namedtuples take their fields one by one

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from changes import decoder_alone, encoder_alone, local, mask_only, masked_cells_alone
+from changes import decoder_alone, encoder_alone, local, mask_only, masked_cells_alone, vectors
 from contrasts import CONFIRMED, DEVELOPMENT, LEFT_OPEN, MASKS_CONFIRMED, MASKS_DEVELOPMENT, PLAIN
 from masks import doubt, preferring, rarity, rising
 from networks import context_free_decoder, global_encoder, small_mit
@@ -83,7 +83,8 @@ ARMS |= {
     "dacs, MRM's time": Arm(settings=OFF | DACS_TIME),
     "dacs+mask-only, MRM's time": Arm(settings=DACS_MASK_TIME, changes=(mask_only,)),
     "dacs, mixed twice": Arm(settings=OFF, step=mixed_twice),
-    "dacs+vector": Arm(settings={"mrm_rebuild": False}),
+    "dacs+option": Arm(settings={"mrm_rebuild": False}),
+    "dacs+vector": Arm(settings={"mrm_rebuild": False}, changes=(vectors,)),
 }
 NOTHING = {
     f"dacs+nothing-masked x{weight:g}{'' if augment else ' plain'}": nothing_masked(weight, augment)
@@ -98,7 +99,8 @@ ARMS |= {
     "mic+mask-only, MRM's time": Arm("mic", MIC_MASK_TIME, changes=(mask_only,)),
     "mic, mixed twice": Arm("mic", OFF, step=mixed_twice),
     "mic+nothing-masked": nothing_masked(0.5, True, "mic"),  # the setting that was chosen on DACS
-    "mic+vector": Arm("mic", {"mrm_rebuild": False}),
+    "mic+option": Arm("mic", {"mrm_rebuild": False}),
+    "mic+vector": Arm("mic", {"mrm_rebuild": False}, changes=(vectors,)),
 }
 
 # item 2: where might rebuilding matter? regime -> its arms
@@ -212,7 +214,7 @@ def of_regimes(names: Iterable[str]) -> list[str]:
 # (what it is, arms, seeds): made in this order, a seed's arms before the next seed's
 QUEUE: list[tuple[str, list[str], list[int]]] = [
     ("confirming, DACS, first half", MAIN, CONFIRMING[:6]),
-    ("the library's option", ["dacs+vector"], CONFIRMING[:6]),
+    ("the library's option of then", ["dacs+vector"], CONFIRMING[:6]),
     ("confirming, MIC", MIC, CONFIRMING[:6]),
     ("screen of item 2", MAIN + of_regimes(REGIMES), DEVELOPMENT[:1]),
     ("the screen's upper regimes", of_regimes(UPPER), DEVELOPMENT[1:]),
@@ -229,5 +231,7 @@ QUEUE: list[tuple[str, list[str], list[int]]] = [
     ("masks left open, development", list(MASKS), MASKS_DEVELOPMENT),
     *(("masks left open, confirming", [PLAIN, arm], MASKS_CONFIRMING) for arm in MASKS_CONFIRMED),
     ("MIC's last controls, its option", ["mic+nothing-masked", "mic, mixed twice", "mic+vector"], CONFIRMING[:6]),
-    ("the library's option, second half", ["dacs+vector"], CONFIRMING[6:]),
+    ("that option, second half", ["dacs+vector"], CONFIRMING[6:]),
+    ("the option that is mask only", ["dacs+option"], CONFIRMING),
+    ("the option that is mask only, MIC", ["mic+option"], CONFIRMING[:6]),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,6 +24,22 @@ def blank_tokens(rebuilder: Rebuilder, last: Tensor, mask: Tensor) -> Tensor:
 def mask_only(mrm: MRM) -> None:
     """Each projector puts what it learned to put, the same in every masked cell; masks and projectors are MRM's."""
     mrm.rebuilder.rebuild_tokens = partial(blank_tokens, mrm.rebuilder)  # type: ignore[method-assign]
+
+
+class Vector(nn.Module):
+    """In a projector's place: one learned vector for the whole level, with no norm to give it the scale of features."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.token = nn.Parameter(0.02 * torch.randn(channels))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.token[None, :, None, None].expand(-1, -1, *tokens.shape[-2:])
+
+
+def vectors(mrm: MRM) -> None:
+    """What the library's option, `rebuild=False`, was before it became mask only."""
+    mrm.rebuilder.projectors = nn.ModuleList(Vector(int(channels)) for channels in mrm.rebuilder.encoder_channels)
 
 
 def local(mrm: MRM) -> None:

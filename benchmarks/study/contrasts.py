@@ -42,6 +42,7 @@ ARMS = {
         "dacs+mask-only",
         "dacs+mask-only, MRM's time",
         "dacs+vector",
+        "dacs+option",
         "dacs+local",
         "dacs+mrm",
     ],
@@ -71,6 +72,9 @@ CONTRASTS = {
         ("dacs+mrm", "dacs+vector"),
         ("dacs+vector", "dacs"),
         ("dacs+vector", "dacs+mask-only"),
+        ("dacs+mrm", "dacs+option"),
+        ("dacs+option", "dacs"),
+        ("dacs+option", "dacs+mask-only"),
     ],
 }
 CONTRASTS["mic"] = [(a.replace("dacs", "mic"), b.replace("dacs", "mic")) for a, b in CONTRASTS["dacs"]]
@@ -156,14 +160,14 @@ def at_equal_time(confirming: list[Line], method: str) -> list[tuple[str, list[f
 
 
 def at_masked_cells(method: str) -> list[tuple[str, str]]:
-    return [(f"{method}+mrm", f"{method}+{other}") for other in ("mask-only", "local", "vector")]
+    return [(f"{method}+mrm", f"{method}+{other}") for other in ("mask-only", "local", "vector", "option")]
 
 
 def screened(lines: list[Line]) -> list[tuple[str, str]]:
     """The arms with a Rebuilder on development seeds, each with the mask only of its regime."""
     arms = dict.fromkeys(line["arm"] for line in lines if "filled" in line["masked"])
     with_tokens = [
-        arm for arm in arms if not any(other in arm for other in ("mask-only", "vector", "local", "nothing"))
+        arm for arm in arms if not any(other in arm for other in ("mask-only", "vector", "option", "local", "nothing"))
     ]
     pairs = [(arm, arm.replace("+mrm", "+mask-only") if "+mrm" in arm else "dacs+mask-only") for arm in with_tokens]
     return [(a, b) for a, b in pairs if of(lines, a).keys() & of(lines, b).keys()]
