@@ -139,9 +139,9 @@ class Settings:
     mrm_block_size: int = setting(2, "side in cells of masked blocks (1 in the paper)", low=1)
     mrm_grid: tuple[int, int] = setting((12, 24), "token grid (16 16 in the paper)", names="ROWS COLS", low=1)
     mrm_rebuild: bool = setting(
-        True, "masked features are rebuilt; without: one learned vector per level, and no Rebuilder (our addition)"
+        True, "masked features are rebuilt; without: the projectors on the mask token, no transformer (our addition)"
     )
-    mrm_width: int = setting(64, "width of the Rebuilder, where there is one (512 in the paper)", low=4)
+    mrm_width: int = setting(64, "width of the Rebuilder's tokens (512 in the paper)", low=4)
     mrm_depth: int = setting(2, "transformer blocks of the Rebuilder (2 in the paper)", low=1)
     mrm_heads: int = setting(4, "attention heads of the Rebuilder (16 in the paper)", low=1)
     mrm_augment: bool = setting(True, "colour augmentation in MRM's own pass (our addition)")

@@ -142,15 +142,13 @@ def networks_of(run: Run) -> list[tuple[str, str]]:
     weights = settings.init or settings.encoder_weights or "none, random ones"
     both = " at two resolutions" if settings.hrda else ""
     found = [
-        ("network", f"{settings.encoder} and {settings.decoder}{both}, {millions(student.network)} parameters"),
+        ("network", f"{settings.encoder} and {settings.decoder}{both}, {parameters_in(student.network)} parameters"),
         ("weights", f"{weights}"),
     ]
     if student.mrm is None:
         return found
-    if not settings.mrm_rebuild:
-        vectors = ", ".join(str(len(token)) for token in student.mrm.parameters())
-        return [*found, ("mask tokens", f"vectors of {vectors} numbers, in training only")]
-    return [*found, ("Rebuilder", f"{millions(student.mrm)} parameters, in training only")]
+    what = "Rebuilder" if settings.mrm_rebuild else "mask tokens"
+    return [*found, (what, f"{parameters_in(student.mrm)} parameters, in training only")]
 
 
 def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float], list[dict[str, float]]]:
@@ -210,5 +208,6 @@ def side(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def millions(module: Any) -> str:
-    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M"
+def parameters_in(module: Any) -> str:
+    count = sum(p.numel() for p in module.parameters())
+    return f"{count / 1e6:.1f} M" if count >= 100_000 else f"{count / 1e3:.0f} k"

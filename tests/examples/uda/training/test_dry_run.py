@@ -31,7 +31,7 @@ def test_a_dry_run_tells_masking_from_rebuilding(settings, capsys):
     train(cfg, train_mic_mrm.Student, train_mic_mrm.train_step)
     printed = capsys.readouterr().out
     assert "mic with masking, not rebuilding, on target" in printed
-    assert "mask tokens vectors of 32, 128 numbers" in " ".join(printed.split())
+    assert "mask tokens 43 k parameters, in training only" in " ".join(printed.split())
     assert "Rebuilder" not in printed
 
 
