@@ -22,6 +22,7 @@ DACS = {
     "dacs+mrm, every 4": ("mrm", 1 / 4),
     "dacs+mask-only, every 2": ("floor", 1 / 2),
     "dacs+mask-only, every 4": ("floor", 1 / 4),
+    "dacs+mrm, on mixed": ("mixed", 1.0),
     "dacs+mrm, half batch": ("mrm", 1 / 2),
     "dacs+mrm, quarter crop": ("mrm", 1 / 4),
 }

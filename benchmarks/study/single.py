@@ -66,7 +66,7 @@ def start_file(arm: Arm, settings: Settings, work: Path) -> Path:
 
 def open_run(arm: Arm, settings: Settings, folder: Path) -> tuple[Run, StepFunction]:
     """The trainer's run and step function with what the arm changes."""
-    student, step_function = TRAINERS[arm.method]
+    student, step_function = TRAINERS[arm.trainer or arm.method]
 
     def make_student(network: Any, mrm: Any) -> Any:
         if arm.network is not None:

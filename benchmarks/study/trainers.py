@@ -31,7 +31,7 @@ from uda.training.loop import train
 from uda.training.models import Models
 from uda.training.run import Run, StepFunction, batches_of, one_step
 
-# method -> (student, step function); DACS is trained by its own page, as in the Quick start
+# method -> (student, step function); DACS is trained by its own page
 TRAINERS = {
     "dacs": (train_dacs_mrm.Student, train_dacs_mrm.train_step),
     "mic": (train_mic_mrm.Student, train_mic_mrm.train_step),
