@@ -59,6 +59,7 @@ def alone(mode: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def print_alone(mode: str, args: argparse.Namespace) -> None:
     bench = Bench(settings_for(mode, args))
+    bench.keep_only("mrm")
     bench.make_optimizer_states()
     seconds = []
     for number in range(args.warmup + args.steps):

@@ -119,7 +119,7 @@ def our_step(method: str, file: Path, args: argparse.Namespace) -> Callable[[], 
     from shared.overhead_steps import Bench
 
     bench = Bench(settings_of(method, file, args))
-    bench.drop_mrm()
+    bench.keep_only("baseline")
     bench.models.imagenet.load_state_dict(bench.models.student.network.encoder.state_dict())
     return lambda: bench.step("baseline")
 

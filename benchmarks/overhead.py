@@ -108,8 +108,7 @@ def step_alone(method: str, arm: str, args: argparse.Namespace) -> tuple[float, 
 
 def print_alone(method: str, arm: str, args: argparse.Namespace) -> None:
     bench = Bench(settings_for(method, args))
-    if arm == "baseline":
-        bench.drop_mrm()
+    bench.keep_only(arm)
     bench.make_optimizer_states()
     if bench.device.type == "cuda":
         bench.step(arm)

@@ -14,7 +14,8 @@ from mrm_loss.cross_entropy import reduced_cross_entropy
 from mrm_loss.graph import nodes_of, not_reached
 from mrm_loss.inputs import check_device, check_labels, check_logits, check_values, check_weights
 from mrm_loss.mask_tokens import MaskTokens
-from mrm_loss.rebuilder import Rebuilder, resize
+from mrm_loss.masking import resize
+from mrm_loss.rebuilder import Rebuilder
 
 USAGE = """call it as
     mrm(feats, decoder, pseudo_labels)
@@ -47,8 +48,8 @@ class MRM(nn.Module):
         num_heads: attention heads per block.
         mlp_ratio: hidden width of a block's MLP / embed_dim.
         rebuild: False masks without rebuilding: the projectors see the mask token alone, so that masked cells hold
-            what was learned of a level, whatever is visible (`MaskTokens`). It costs hardly more than the pass through
-            encoder and decoder. Not the paper's method. depth, num_heads and mlp_ratio then play no part.
+            what was learned of a level, whatever is visible (`MaskTokens`). It costs little more than the pass through
+            encoder and decoder. Not the paper's method. depth, num_heads and mlp_ratio are then not looked at.
         loss_weight: factor on the loss (lambda in the paper).
         ignore_index: label id that does not count.
         reduction: "mean" divides by the number of all pixels, ignored ones included, as self-training code does;
@@ -157,7 +158,7 @@ class MRM(nn.Module):
     def rebuild(
         self, feats: Any, mask: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Any, Tensor]:
-        """`Rebuilder.forward`: (rebuilt features, the mask that was used)."""
+        """As the Rebuilder is called: (rebuilt features, the mask that was used)."""
         rebuilt, mask = self.rebuilder(feats, mask, generator)
         return rebuilt, mask
 

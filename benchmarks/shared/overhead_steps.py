@@ -76,10 +76,14 @@ class Bench:
         self.optimizers = {"network": network, "mrm": mrm, "mask-only": tokens}
         self.batch = synthetic_batch(self.settings, len(STREETS)).to(self.device)
 
-    def drop_mrm(self) -> None:
-        """Leaves the baseline without the Rebuilder's memory."""
-        self.mrm = self.models.student.mrm = None
-        del self.optimizers["mrm"]
+    def keep_only(self, arm: str) -> None:
+        """Drops the Rebuilder, the mask tokens or both, with their optimisers: their memory is not the arm's."""
+        if arm in ("baseline", "mask-only"):
+            self.mrm = self.models.student.mrm = None
+            del self.optimizers["mrm"]
+        if arm != "mask-only":
+            self.mask_tokens = None
+            del self.optimizers["mask-only"]
 
     def make_optimizer_states(self) -> None:
         """As they are from the second step on; the first makes them when the passes' memory is free again."""

@@ -16,14 +16,14 @@ from mrm_loss.rebuilder import Rebuilder
 
 
 def blank_tokens(rebuilder: Rebuilder, last: Tensor, mask: Tensor) -> Tensor:
-    """In place of `rebuild_tokens`: the normalised mask token in every cell, whatever is visible."""
+    """In place of `make_tokens`: the normalised mask token in every cell, whatever is visible."""
     token = rebuilder.norm(rebuilder.mask_token)
     return token[:, None, None].expand(len(last), -1, *rebuilder.grid_size)
 
 
 def mask_only(mrm: MRM) -> None:
     """Each projector puts what it learned to put, the same in every masked cell; masks and projectors are MRM's."""
-    mrm.rebuilder.rebuild_tokens = partial(blank_tokens, mrm.rebuilder)  # type: ignore[method-assign]
+    mrm.rebuilder.make_tokens = partial(blank_tokens, mrm.rebuilder)  # type: ignore[method-assign]
 
 
 class Vector(nn.Module):
@@ -31,7 +31,7 @@ class Vector(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.token = nn.Parameter(0.02 * torch.randn(channels))
+        self.token = nn.Parameter(nn.init.normal_(torch.empty(channels), std=0.02))
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.token[None, :, None, None].expand(-1, -1, *tokens.shape[-2:])

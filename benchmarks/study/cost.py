@@ -17,6 +17,7 @@ OVERHEAD = Path(__file__).parents[1] / "results" / "overhead-paper-cpu.json"
 DACS = {
     "dacs+mrm": ("mrm", 1.0),
     "dacs+mask-only": ("floor", 1.0),
+    "dacs+option": ("floor", 1.0),
     "dacs+vector": ("floor", 1.0),
     "dacs+mrm, every 2": ("mrm", 1 / 2),
     "dacs+mrm, every 4": ("mrm", 1 / 4),
@@ -29,6 +30,7 @@ DACS = {
 MIC = {
     "mic+mrm": ("mrm", 1.0),
     "mic+mask-only": ("floor", 1.0),
+    "mic+option": ("floor", 1.0),
     "mic+vector": ("floor", 1.0),
     "mic+mrm, on masked": ("masked", 1.0),
     "mic+mrm, on mixed": ("mixed", 1.0),

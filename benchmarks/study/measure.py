@@ -74,13 +74,13 @@ def at_masked_cells(
 def with_blank_tokens(mrm: MRM, levels: list[Tensor], mask: Tensor) -> list[Tensor]:
     """The levels, masked cells filled with what the projectors make of the mask token alone."""
     rebuilder: Any = mrm.rebuilder
-    trained = rebuilder.rebuild_tokens
+    trained = rebuilder.make_tokens
     mask_only(mrm)
     try:
         filled: list[Tensor] = mrm.rebuild(levels, mask)[0]
         return filled
     finally:
-        rebuilder.rebuild_tokens = trained
+        rebuilder.make_tokens = trained
 
 
 def scores(confusion: Tensor) -> dict[str, float]:

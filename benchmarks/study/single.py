@@ -72,8 +72,9 @@ def open_run(arm: Arm, settings: Settings, folder: Path) -> tuple[Run, StepFunct
         if arm.network is not None:
             with own_rng(settings.seed, "changed network"):
                 arm.network(network)
-        for change in arm.changes if mrm is not None else ():
-            change(mrm)
+        with own_rng(settings.seed, "rebuilder"):
+            for change in arm.changes if mrm is not None else ():
+                change(mrm)
         return student(network, mrm)
 
     run = Run(dataclasses.replace(settings, out=str(folder)), make_student)
@@ -93,7 +94,7 @@ def make_start(arm: Arm, settings: Settings, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         # without MRM, which plays no part yet
         run, _ = open_run(arm, dataclasses.replace(settings, mrm_weight=0.0), Path(folder) / "run")
-        advance(run, TRAINERS[arm.method][1], settings.pretrain_iterations)
+        advance(run, TRAINERS[arm.trainer or arm.method][1], settings.pretrain_iterations)
         miou = mean_iou(run.evaluate()["student"])
         run.board.close()  # it writes into the folder on its own time
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -79,6 +79,20 @@ def test_steps_alone(overhead_of):
         assert line[-1] == f"{row['peak_memory_mib'][arm]:.0f} MiB |"
 
 
+@pytest.mark.parametrize("arm", ["baseline", "mrm", "mask-only", "masked"])
+def test_a_step_alone_has_its_arms_own_modules_only(arm):
+    bench = Bench(Settings(**(preset_values("small", "mic") | {"method": "mic", "batch_size": 1, "device": "cpu"})))
+    own = {"baseline": [], "mask-only": [bench.mask_tokens]}.get(arm, [bench.mrm])
+    bench.keep_only(arm)
+    bench.make_optimizer_states()
+    kept = {id(p) for o in bench.optimizers.values() for p, state in o.state.items() if state}
+    expected = {id(p) for module in (bench.models.student.network, *own) for p in module.parameters()}
+    assert kept == expected
+    assert [m for m in (bench.mrm, bench.models.student.mrm, bench.mask_tokens) if m is not None and m not in own] == []
+    bench.step(arm)
+    assert all(p.grad is not None for module in own for p in module.parameters())
+
+
 def test_a_step_of_vfm_moves_its_teacher():
     settings = Settings(**(preset_values("small", "vfm") | {"method": "vfm", "batch_size": 1, "device": "cpu"}))
     bench = Bench(settings)

@@ -89,10 +89,10 @@ def test_every_arm_can_be_built(name, settings, tmp_path):
 
 
 # one arm of each kind
-KINDS = {(arm.method, arm.changes, arm.network, arm.before, arm.step): name for name, arm in arms.ARMS.items()}
+KINDS = {(a.method, a.changes, a.network, a.before, a.step, a.trainer): name for name, a in arms.ARMS.items()}
 
 
-@pytest.mark.parametrize("name", ["dacs", "dacs+mrm", "dacs+vector", "dacs+nothing-masked x1", *KINDS.values()])
+@pytest.mark.parametrize("name", ["dacs", "dacs+mrm", "dacs+option", "dacs+nothing-masked x1", *KINDS.values()])
 def test_every_arm_runs(name, settings, starts):
     skip_without_its_library(name)
     arm, cfg = arms.ARMS[name], with_arm(settings, name)
@@ -286,8 +286,9 @@ def test_the_global_encoder_starts_as_the_local_one_and_sees_everything(settings
     assert image.grad[..., -8:, -8:].abs().sum() > 0
 
 
-def test_the_vector_is_measured_as_what_fills(settings, tmp_path):
-    run = opened("dacs+vector", settings, tmp_path)
+@pytest.mark.parametrize("name", ["dacs+option", "dacs+vector"])
+def test_without_rebuilding_is_measured_as_what_fills(name, settings, tmp_path):
+    run = opened(name, settings, tmp_path)
     student = run.models.student
     assert type(student.mrm.rebuilder) is MaskTokens
     _, masked = at_masked_cells(student.network, student.mrm, run.validation, len(run.models.classes), run.settings)
@@ -295,9 +296,37 @@ def test_the_vector_is_measured_as_what_fills(settings, tmp_path):
     assert masked["own"] != masked["filled"]
 
 
+def test_the_vector_is_bare(settings, tmp_path):
+    """One per level in every masked cell, small as it was drawn, and trained."""
+    run = opened("dacs+vector", settings, tmp_path)
+    mrm = run.models.student.mrm
+    levels = [torch.randn(2, 32, 12, 24), torch.randn(2, 128, 6, 12)]
+    filled = mrm.rebuild(levels, torch.ones(2, 1, 6, 12, dtype=torch.bool))[0]
+    sum(level.sum() for level in filled).backward()
+    for level, vector in zip(filled, mrm.rebuilder.projectors):
+        torch.testing.assert_close(level, vector.token[None, :, None, None].expand_as(level))
+        assert 0.01 < vector.token.std() < 0.03
+        assert vector.token.grad.all()
+    assert mrm.rebuilder.mask_token.grad is None
+
+
+@pytest.mark.parametrize("name", ["dacs", "dacs+mrm"])
+def test_both_pages_train_dacs_to_the_same_bits(name, settings, tmp_path):
+    """So that an arm which only MIC's page can train has its pair in those of DACS's own."""
+    arm = arms.ARMS[name]
+    states = []
+    for trainer in ("dacs", "mic"):
+        cfg = dataclasses.replace(settings, **arm.settings)
+        run, step = single.open_run(dataclasses.replace(arm, trainer=trainer), cfg, tmp_path / trainer)
+        single.advance(run, step, run.total)
+        states.append(run.models.student.state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
 def test_measurement_leaves_the_run_as_it_was(settings, tmp_path):
     run = opened("dacs+mrm", settings, tmp_path)
-    student, tokens = run.models.student, run.models.student.mrm.rebuilder.rebuild_tokens
+    student, tokens = run.models.student, run.models.student.mrm.rebuilder.make_tokens
     before = {key: value.clone() for key, value in student.state_dict().items()}
     twice = [
         at_masked_cells(student.network, student.mrm, run.validation, len(run.models.classes), run.settings)
@@ -305,7 +334,7 @@ def test_measurement_leaves_the_run_as_it_was(settings, tmp_path):
     ]
     assert twice[0][1] == twice[1][1]
     adapted = with_target_statistics(student.network, run.target, 2)
-    assert student.mrm.rebuilder.rebuild_tokens == tokens
+    assert student.mrm.rebuilder.make_tokens == tokens
     assert student.training and student.network.training
     assert all(torch.equal(before[key], value) for key, value in student.state_dict().items())
     assert any(not torch.equal(a, b) for a, b in zip(adapted.buffers(), student.network.buffers()))

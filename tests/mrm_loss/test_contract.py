@@ -257,15 +257,17 @@ def test_no_copies_between_devices(weights, reduction, given):
             mrm(x, model.decoder, y, w, **options)
 
 
-def test_construction_on_another_device():
+@pytest.mark.parametrize("rebuild", [True, False])
+def test_construction_on_another_device(rebuild):
     with torch.device("meta"):
-        mrm = small_mrm()
+        mrm = small_mrm(rebuild=rebuild)
     mrm = mrm.to_empty(device="cpu")
     for module in mrm.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
     mrm.rebuilder.reset_parameters()
-    assert torch.equal(mrm.rebuilder.pos_embed, small_mrm().rebuilder.pos_embed)
+    assert all(torch.equal(a, b) for a, b in zip(mrm.buffers(), small_mrm(rebuild=rebuild).buffers(), strict=True))
+    assert 0 < mrm.rebuilder.mask_token.abs().max() < 0.2
     assert torch.isfinite(mrm(ToyModel().encoder(images()), ToyDecoder(), labels()))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from toy import CHANNELS, ToyModel, images, labels, learn
 
 from mrm_loss import MRM, MaskTokens, Rebuilder, weighted_cross_entropy
-from mrm_loss.rebuilder import resize
+from mrm_loss.masking import resize
 
 OPTIONS = {"grid_size": 4, "embed_dim": 16}
 
@@ -40,7 +40,7 @@ def test_inner_cells_are_filled_alike():
     fine, coarse = mrm.rebuild([torch.randn(2, 8, 20, 20), torch.randn(2, 16, 5, 5)], torch.ones(2, 1, 5, 5) > 0)[0]
     cells = rearrange(fine, "b c (r h) (s w) -> (b r s) (c h w)", h=4, w=4).reshape(2, 5, 5, -1)[:, 1:-1, 1:-1]
     torch.testing.assert_close(cells, cells[:1, :1, :1].expand_as(cells))
-    assert cells[0, 0, 0].std() > 0.1  # a pattern, not a constant
+    assert cells[0, 0, 0].reshape(8, 16).std(1).max() > 0.1  # a pattern, not a constant
     torch.testing.assert_close(coarse, coarse[:1, :, :1, :1].expand_as(coarse))
 
 
@@ -92,7 +92,7 @@ def test_a_rebuilder_whose_tokens_are_the_mask_token(factors):
     def blank(last, mask):
         return whole.norm(whole.mask_token)[:, None, None].expand(len(last), -1, 3, 4)
 
-    whole.rebuild_tokens = blank
+    whole.make_tokens = blank
     feats = [torch.randn(3, c, 3 * k, 4 * k).double().requires_grad_() for c, k in zip(CHANNELS, (8, 3, 1))]
     directions, mask = [torch.randn_like(f) for f in feats], torch.rand(3, 1, 3, 4) < 0.4
     pairs = [module(feats, mask)[0] for module in (whole, tokens)]
@@ -107,7 +107,7 @@ def test_a_rebuilder_whose_tokens_are_the_mask_token(factors):
         for module, outs in zip((whole, tokens), pairs)
     ]
     for name, ours, theirs in zip(["", "", "", *names], *grads):
-        assert (ours - theirs).abs().max() <= 1e-13 * ours.std().clamp(min=1), name
+        assert (ours - theirs).abs().max() <= 1e-13 * ours.std(), name
 
 
 def test_gradients_reach_encoder_decoder_and_token():
@@ -201,10 +201,3 @@ def test_a_replica_without_parameters_runs(rebuild):
             tensor = module._parameters.pop(name)
             setattr(module, name, None if tensor is None else tensor.detach())
     assert torch.equal(mrm.rebuild(feats, mask)[0], expected)
-
-
-def test_made_on_meta_and_filled_later():
-    with torch.device("meta"):
-        mrm = MRM([8, 16], rebuild=False, **OPTIONS)
-    mrm.to_empty(device="cpu").rebuilder.reset_parameters()
-    assert 0 < mrm.rebuilder.mask_token.abs().max() < 0.2

@@ -27,7 +27,7 @@ def test_outputs_and_gradients(name):
         rebuilder.embed(feats[-1].movedim(1, -1)).movedim(-1, 1), (16, 16), mode="bilinear", align_corners=False
     )
     parity.check("inter.embedding", embedded)
-    parity.check("inter.transformer", rebuilder.rebuild_tokens(feats[-1], mask))
+    parity.check("inter.transformer", rebuilder.make_tokens(feats[-1], mask))
     rebuilt, _ = rebuilder(feats, mask)
     for level, out in enumerate(rebuilt):
         parity.check(f"out.{level}", out)

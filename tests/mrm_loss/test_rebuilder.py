@@ -136,7 +136,7 @@ def test_linear_and_resize_commute():
     for block in rebuilder.blocks:
         x = block(x)
     expected = rebuilder.norm(x).transpose(1, 2).reshape(2, 16, 4, 4)
-    torch.testing.assert_close(rebuilder.rebuild_tokens(last, nothing), expected)
+    torch.testing.assert_close(rebuilder.make_tokens(last, nothing), expected)
 
 
 def test_initialisation():
