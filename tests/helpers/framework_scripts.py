@@ -24,7 +24,7 @@ from pages import ROOT
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
-import mrm_loss.rebuilder
+import mrm_loss.masking
 
 PAGE = ROOT / "examples" / "frameworks.md"
 
@@ -68,7 +68,7 @@ def run(code: str, dtype: torch.dtype = torch.float64) -> tuple[dict[str, Any], 
     """Runs a script that goes on from the page's first block, with one mask for all; returns its names too."""
     names: dict[str, Any] = {"__name__": "__main__"}
     recording = Recording()
-    draw, mrm_loss.rebuilder.draw_mask = mrm_loss.rebuilder.draw_mask, same_mask
+    draw, mrm_loss.masking.draw_mask = mrm_loss.masking.draw_mask, same_mask
     hook = register_optimizer_step_post_hook(recording.record)
     torch.set_default_dtype(dtype)
     try:
@@ -77,7 +77,7 @@ def run(code: str, dtype: torch.dtype = torch.float64) -> tuple[dict[str, Any], 
     finally:
         torch.set_default_dtype(torch.float32)
         hook.remove()
-        mrm_loss.rebuilder.draw_mask = draw
+        mrm_loss.masking.draw_mask = draw
     return names, recording
 
 
