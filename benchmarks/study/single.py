@@ -92,9 +92,10 @@ def make_start(arm: Arm, settings: Settings, path: Path) -> None:
     """Trains on the source alone and keeps the network and its optimiser's state."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        # without MRM, which plays no part yet
-        run, _ = open_run(arm, dataclasses.replace(settings, mrm_weight=0.0), Path(folder) / "run")
-        advance(run, TRAINERS[arm.trainer or arm.method][1], settings.pretrain_iterations)
+        # without MRM and what the arm makes of a step, which play no part yet
+        plain = dataclasses.replace(arm, step=None)
+        run, step_function = open_run(plain, dataclasses.replace(settings, mrm_weight=0.0), Path(folder) / "run")
+        advance(run, step_function, settings.pretrain_iterations)
         miou = mean_iou(run.evaluate()["student"])
         run.board.close()  # it writes into the folder on its own time
     path.parent.mkdir(parents=True, exist_ok=True)

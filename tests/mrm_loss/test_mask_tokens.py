@@ -77,7 +77,7 @@ def test_closed_form():
     logits = decoder(feats * (1 - share) + share * vector.reshape(1, 5, 1, 1))
     (expected,) = torch.autograd.grad(plain := 1.5 * weighted_cross_entropy(logits, target, weights), token)
     torch.testing.assert_close(loss, plain, rtol=1e-12, atol=0)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("factors", [None, [8, 3, 1]])
