@@ -17,6 +17,7 @@ from ..runtime.interrupts import Interrupts
 from ..runtime.meter import Meter, in_short
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
+from .domains import say_absent_classes
 from .dry_run import dry_run
 from .indicators import GradientShare, agreement, in_words
 from .report import report, show_panel
@@ -37,6 +38,7 @@ def train(
         run = Run(settings, make_student)
         run.after_step = after_step
         with telling_how_to_go_on(run, stop):
+            say_absent_classes(run.source, run.validation)
             loop(run, step_function, stop)
             confusions = run.evaluate()
             if rank_and_world()[0] == 0:
