@@ -10,7 +10,7 @@ from .daformer import DAFormerHead
 from .deeplab import DeepLabV2Head, DeepLabV3PlusHead
 from .hrda import HRDA, HRDADecoder, HRDAFeatures, HRDALogits
 from .segmentor import Levels, Segmentor
-from .sliding import Box, sliding_boxes, sliding_predict
+from .sliding import Box, sliding_boxes, sliding_predict, sliding_rows
 from .vit import LightHead, ViTEncoder
 
 __all__ = [
@@ -36,4 +36,5 @@ __all__ = [
     "known_encoder",
     "sliding_boxes",
     "sliding_predict",
+    "sliding_rows",
 ]
