@@ -35,7 +35,7 @@ def test_it_is_short():
 )
 def test_evidence_is_the_studys(page, heading, count):
     """Every mean with its spread or interval stands in the study's tables."""
-    tables = (ROOT / "benchmarks/study/results/tables.md").read_text()
+    tables = (ROOT / "benchmarks/results/drawn/tables.md").read_text()
     (evidence,) = re.findall(rf"## {heading}\n(.*?)\n## ", page.read_text(), re.DOTALL)
     figures = re.findall(r"[+-]?\d+\.\d\d (?:± \d+\.\d\d|\[.*?\])", " ".join(evidence.split()))
     assert len(figures) > count
