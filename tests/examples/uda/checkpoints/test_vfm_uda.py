@@ -86,7 +86,7 @@ def test_weights_only(network, tmp_path):
     content = read_weights_only(path)
     assert not Planted.ran
     assert content["hyper_parameters"]["lr"] == 5e-5
-    assert type(content["hyper_parameters"]["network"]).__name__ == "_LeftOut"
+    assert not isinstance(content["hyper_parameters"]["network"], nn.Module)
     loaded = load_networks(path)
     assert not Planted.ran
     assert set(loaded.networks) == {"student", "teacher"}
