@@ -1,7 +1,7 @@
-"""What precision, torch.compile, activation checkpointing and parts of a batch make of a step's time and memory.
+"""What precision, torch.compile and activation checkpointing make of a step's time and memory.
 
     python benchmarks/modes.py                                    # MIC with MRM on the embedded scenes' network
-    python benchmarks/modes.py --device cuda                      # fp16 and TF32 too
+    python benchmarks/modes.py --device cuda                      # fp16 too
     python benchmarks/modes.py --preset paper --batch-size 2      # MIC on HRDA, MiT-B5, crops of 1024
 
 Every mode runs in processes of its own, in turn: the trainers' own step with both optimisers' updates, on one batch of
@@ -33,13 +33,8 @@ MODES: dict[str, dict[str, Any]] = {
     "bf16, compile": {"precision": "bf16", "compile": True},
     "checkpointing": {"checkpoint_activations": True},
     "bf16, checkpointing": {"precision": "bf16", "checkpoint_activations": True},
-    "image by image": {"micro_batch": 1},
-    "image by image, checkpointing": {"micro_batch": 1, "checkpoint_activations": True},
-    "without TF32": {"tf32": False},
-    "channels last": {"channels_last": True},
-    "bf16, channels last": {"precision": "bf16", "channels_last": True},
 }
-ON_CUDA = ("fp16", "without TF32")  # fp16 is emulated on CPUs
+ON_CUDA = ("fp16",)  # fp16 is emulated on CPUs
 
 
 def settings_for(mode: str, args: argparse.Namespace) -> Settings:

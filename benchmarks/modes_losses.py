@@ -48,7 +48,7 @@ def losses_of(mode: str, args: argparse.Namespace, folder: Path) -> list[dict[st
     values = preset_values("small", args.method) | {"method": args.method, "device": args.device, "scenes": args.scenes}
     values |= {"pretrain_iterations": PRETRAINING, "iterations": STEPS - PRETRAINING, "out": str(folder / mode)}
     values["threshold"] = 0.7
-    run = Run(Settings(**values | MODES[mode]), train_mic_mrm.Student)
+    run = Run(Settings(**values | MODES[mode]))
     move(run.models.student, MOVED.get(mode, 0.0))
     data, losses = batches_of(run), []
     for run.step in range(args.steps):

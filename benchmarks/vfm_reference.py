@@ -15,7 +15,7 @@ import argparse
 import sys
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +32,6 @@ from uda.checkpoints.vfm_uda import from_vfm, load_vfm
 from uda.data.batches import Batch
 from uda.networks import LightHead, Segmentor, ViTEncoder
 from uda.networks.vit import use_dinov2_positions
-from uda.runtime.passes import Passes
 from uda.selftraining.draws import Draws
 from uda.selftraining.teacher import make_teacher
 from uda.settings import Settings, preset_values
@@ -219,10 +218,10 @@ def compare(start: dict[str, Any], records: list[dict[str, Any]]) -> dict[str, f
     }
     settings = Settings(**values)
     network = our_network(start)
-    student: Any = train_vfm_mrm.Student(network, None)
-    passes = Passes(torch.device("cpu"))
-    models: Models = SimpleNamespace(student=student, teacher=make_teacher(network), passes=passes)  # type: ignore
-    (optimizer,) = optimizers_of(settings, student)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    parts = dict(network=network, mrm=None, teacher=make_teacher(network), autocast=nullcontext, scaler=scaler)
+    models: Models = SimpleNamespace(**parts)  # type: ignore
+    (optimizer,) = optimizers_of(settings, network, None)
     worst = dict.fromkeys(("losses", "gradients", "weights", "teacher", "rates"), 0.0)
 
     def check(kind: str, ours: Tensor, theirs: Tensor, name: str) -> None:

@@ -145,7 +145,6 @@ class Settings:
     mrm_depth: int = setting(2, "transformer blocks of the Rebuilder (2 in the paper)", low=1)
     mrm_heads: int = setting(4, "attention heads of the Rebuilder (16 in the paper)", low=1)
     mrm_augment: bool = setting(True, "colour augmentation in MRM's own pass (our addition)")
-    mrm_freeze_norm: bool = setting(False, "BatchNorm records no statistics in MRM's own pass (our addition)")
 
     # the run
     out: str = setting("", "folder of the run; empty: runs/METHOD+mrm-seedSEED or the like")
@@ -161,21 +160,9 @@ class Settings:
     precision: str = setting(
         "fp32", "of the passes through the networks: bf16 and fp16 by autocast, fp16 with a loss scale", PRECISIONS
     )
-    tf32: bool = setting(True, "TensorFloat-32 for float32 products and convolutions on NVIDIA's GPUs")
-    channels_last: bool = setting(
-        False,
-        "weights of the networks in channels-last layout: for convolutions in bf16 and fp16 on GPUs with tensor cores; "
-        "slows depthwise ones on CPUs",
-    )
     compile: bool = setting(False, "torch.compile for encoders, decoders and Rebuilder in training (torch 2.6 on)")
     checkpoint_activations: bool = setting(
         False, "the encoder's blocks are run again in the backward: less memory, a third more computing"
-    )
-    micro_batch: int = setting(
-        0,
-        "images of the batch that go through the networks at once (gradient accumulation: less memory, the same "
-        "gradients but for BatchNorm's statistics); 0: all",
-        low=0,
     )
     sync_batchnorm: bool = setting(False, "BatchNorm over the images of all processes, on NVIDIA's GPUs")
 

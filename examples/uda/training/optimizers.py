@@ -11,6 +11,7 @@ al., TPAMI 2018); VFM-UDA's code (Englert et al., CVPR workshops 2024); MRM's pa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -68,25 +69,28 @@ def go_on_with(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
         group.update(values)
 
 
-def optimizers_of(settings: Settings, student: Any) -> list[torch.optim.Optimizer]:
-    """The network's optimiser and, where MRM is on, the Rebuilder's.
-
-    Args:
-        student: has a `network`, for DACS's SGD or DAFormer's, HRDA's and MIC's AdamW, and `mrm` or None: AdamW
-            whatever optimises the network.
-    """
+def optimizers_of(settings: Settings, network: nn.Module, mrm: nn.Module | None) -> list[torch.optim.Optimizer]:
+    """The network's optimiser, DACS's SGD or the others' AdamW, and where MRM is on the Rebuilder's AdamW."""
     factor, decay = settings.head_lr_factor, settings.weight_decay
-    groups = parameter_groups(student.network, settings.lr, decay, factor, norm_decay=settings.norm_decay)
-    network: torch.optim.Optimizer
+    groups = parameter_groups(network, settings.lr, decay, factor, norm_decay=settings.norm_decay)
+    own: torch.optim.Optimizer
     if settings.optimizer == "sgd":
-        network = torch.optim.SGD(groups, lr=settings.lr, momentum=0.9)
+        own = torch.optim.SGD(groups, lr=settings.lr, momentum=0.9)
     else:
-        network = torch.optim.AdamW(groups, lr=settings.lr)
-    if student.mrm is None:
-        return [network]
+        own = torch.optim.AdamW(groups, lr=settings.lr)
+    if mrm is None:
+        return [own]
     rate, decay = settings.mrm_lr, settings.mrm_weight_decay
-    group = {"params": list(student.mrm.parameters()), "lr": rate, "initial_lr": rate, "weight_decay": decay}
-    return [network, torch.optim.AdamW([group | {"name": "rebuilder"}], lr=rate)]
+    group = {"params": list(mrm.parameters()), "lr": rate, "initial_lr": rate, "weight_decay": decay}
+    return [own, torch.optim.AdamW([group | {"name": "rebuilder"}], lr=rate)]
+
+
+def update(optimizers: Iterable[torch.optim.Optimizer], scaler: torch.amp.GradScaler) -> None:
+    """Steps the optimisers that have gradients; in fp16 one whose gradients overflowed is left out."""
+    for optimizer in optimizers:
+        if any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
+            scaler.step(optimizer)
+    scaler.update()
 
 
 def poly(step: int, total: int, power: float = 0.9) -> float:
