@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
 import train_vfm_mrm
 from timm.models.vision_transformer import VisionTransformer
-from uda.checkpoints.vfm_uda import from_vfm, load_vfm
+from uda.checkpoints.released import from_released, load_released
 from uda.data.batches import Batch
 from uda.networks import LightHead, Segmentor, ViTEncoder
 from uda.networks.vit import use_dinov2_positions
@@ -201,7 +201,7 @@ def our_network(start: dict[str, Any]) -> Segmentor:
     use_dinov2_positions(body)
     encoder = ViTEncoder(body, VIT["patch_size"])
     network = Segmentor(encoder, LightHead(encoder.out_channels, CLASSES)).double()
-    load_vfm(network, {key: value for key, value in start.items() if key.startswith("network")})
+    load_released(network, {key: value for key, value in start.items() if key.startswith("network")})
     return network
 
 
@@ -252,7 +252,7 @@ def compare(start: dict[str, Any], records: list[dict[str, Any]]) -> dict[str, f
         optimizer.step()
         train_vfm_mrm.after_step(step, models, settings)
         for kind, which, mine in (("weights", "student", network), ("teacher", "teacher", models.teacher)):
-            state, _ = from_vfm(record["state"], which)
+            state, _ = from_released(record["state"], which)
             for name, value in mine.state_dict().items():
                 check(kind, value, state[name], f"{name} at step {step}")
         print(f"step {step}: trust {losses['trust']:.3f}, losses {[round(x.item(), 4) for x in losses.values()]}")
@@ -261,7 +261,7 @@ def compare(start: dict[str, Any], records: list[dict[str, Any]]) -> dict[str, f
 
 def our_name(name: str) -> str:
     """Ours of the reference's name of a parameter."""
-    return next(iter(from_vfm({name: torch.empty(0)})[0]))
+    return next(iter(from_released({name: torch.empty(0)})[0]))
 
 
 def compare_schedule() -> float:

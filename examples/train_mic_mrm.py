@@ -110,7 +110,7 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
         with autocast():
             feats = network.encode(masked, draws.box("masked", network, masked))
             leaves = cut(feats)
-            loss = cfg.mic_weight * network.loss(leaves, labels, weights)
+            loss = network.loss(leaves, labels, weights)
         backward("masked", loss)
         if mrm is not None and cfg.mrm_on == "masked":
             mrm_backward("masked", masked, leaves, labels, weights)

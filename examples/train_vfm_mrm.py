@@ -76,7 +76,7 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
         images = images * draws.kept(images)
     with models.autocast():
         feats = network.encoder(images) if hidden is None else network.encoder(images, hidden)
-        loss = cfg.mic_weight * pixel_loss(network.decoder(feats), labels, weights)
+        loss = pixel_loss(network.decoder(feats), labels, weights)
     scaler.scale(loss).backward()
     losses["masked"] = loss.detach()
 

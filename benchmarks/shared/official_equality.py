@@ -14,7 +14,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
 import train_mic_mrm
-from uda.checkpoints.released import from_official
+from uda.checkpoints.released import from_released
 from uda.data.batches import Batch
 from uda.data.layouts import STREETS
 from uda.networks import Box
@@ -85,7 +85,7 @@ def _differences(checkout: Path, method: str, crop: int) -> dict[str, float]:
     losses = train_mic_mrm.train_step(1, batch, models, cfg, draws)
 
     network = models.network
-    expected, _ = from_official(gradients(uda.model))
+    expected, _ = from_released(gradients(uda.model))
     return {
         "loss": abs(losses["mrm"].item() / theirs - 1),
         "encoder": worst(gradients(network.encoder), inside("encoder.", expected)),

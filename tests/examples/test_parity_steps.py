@@ -64,7 +64,6 @@ def test_three_steps_of_mic() -> None:
         alpha=SETTINGS["alpha"],
         threshold=SETTINGS["threshold"],
         fd_weight=SETTINGS["feature_distance_weight"],
-        mic_weight=SETTINGS["masked_weight"],
         mrm_weight=0.0,
     )
     settings = Settings(**values)

@@ -375,7 +375,7 @@ def test_rates_that_are_changed_on_resuming_are_used(settings):
     one_step(run, batches_of(run)[run.step], train_dacs_mrm.train_step)
     run.save()
     run.lock.close()
-    changes = {"lr": 0.01, "head_lr_factor": 2.0, "weight_decay": 0.3, "mrm_lr": 0.02, "mrm_weight_decay": 0.4}
+    changes = {"lr": 0.01, "head_lr_factor": 2.0, "weight_decay": 0.3, "mrm_lr": 0.02}
     again = Run(dataclasses.replace(settings, resume=settings.out, **changes))
     groups = {group["name"]: group for optimizer in again.optimizers for group in optimizer.param_groups}
     got = {name: (group["initial_lr"], group["weight_decay"]) for name, group in groups.items()}

@@ -34,7 +34,6 @@ def build_network(
     dropout: float = 0.1,
     drop_path: float | None = None,
     detail_crop: int = 512,
-    detail_weight: float = 0.1,
 ) -> Segmentor:
     """Build a network at one resolution or, with `hrda`, at two.
 
@@ -52,7 +51,6 @@ def build_network(
         dropout: channel dropout of DAFormer's decoder.
         drop_path: stochastic depth of a MiT encoder; the published 0.1 where None.
         detail_crop: edge in pixels of HRDA's detail crop.
-        detail_weight: share of the detail crop's own loss.
     """
     body = build_encoder(encoder, decoder, encoder_weights, drop_path)
 
@@ -66,7 +64,7 @@ def build_network(
     main, attention = head(embed_dim, "aspp"), head(attention_dim or embed_dim, "conv")
     stride = body.strides[getattr(main, "logits_level", 0)]
     both = HRDADecoder(main, attention, stride)
-    return HRDA(body, both, detail_crop, detail_weight=detail_weight)
+    return HRDA(body, both, detail_crop)
 
 
 def is_vit(encoder: str) -> bool:

@@ -50,7 +50,6 @@ class Settings:
     decoder: str = setting("small", "decoder", DECODERS)
     hrda: bool = setting(False, "HRDA's two resolutions, with any encoder and decoder")
     detail_crop: int = setting(96, "side in pixels of HRDA's detail crops", low=8)
-    detail_weight: float = setting(0.1, "share of the detail crop's own cross-entropy in HRDA's loss", low=0, high=1)
     encoder_weights: str = setting("", "imagenet or hub (fetched), a file of encoder weights, or empty for random ones")
     init: str = setting("", "released checkpoint of DAFormer, HRDA, MIC (MiT encoders) or VFM-UDA to start from")
     seed: int = setting(0, "of everything that is drawn", low=0, high=2**63 - 1)
@@ -104,7 +103,6 @@ class Settings:
         (0, 0, 0, 0), "margins where pseudo-labels are not trusted", names="TOP BOTTOM LEFT RIGHT", low=0
     )
     margins_of_image: bool = setting(False, "margins are those of the whole image, not of the crop (HRDA)")
-    jitter: float = setting(0.2, "strength of the colour jitter", low=0, high=1)
     augment_source: bool = setting(True, "colour augmentation in steps on the source alone (our choice)")
     fd_weight: float = setting(
         0.0,
@@ -112,7 +110,6 @@ class Settings:
         "needs encoder weights",
         low=0,
     )
-    mic_weight: float = setting(1.0, "weight of the masked consistency loss", low=0)
     mic_mask_ratio: float = setting(
         0.3, "share of the image, or of a ViT's patches, that is removed (0.7 in MIC and VFM-UDA)", low=0, high=1
     )
@@ -134,7 +131,6 @@ class Settings:
         low=1,
     )
     mrm_lr: float = setting(1.5e-3, "learning rate of the Rebuilder (2e-4 in the paper)", low=0)
-    mrm_weight_decay: float = setting(0.01, "weight decay of the Rebuilder's AdamW (our choice)", low=0)
     mrm_mask_ratio: float = setting(0.4, "share of the feature grid that is masked", above=0, below=1)
     mrm_block_size: int = setting(2, "side in cells of masked blocks (1 in the paper)", low=1)
     mrm_grid: tuple[int, int] = setting((12, 24), "token grid (16 16 in the paper)", names="ROWS COLS", low=1)

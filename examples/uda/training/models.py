@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mrm_loss import MRM
 
-from ..checkpoints.loading import load_released, network_of
+from ..checkpoints.loading import load_init, network_of
 from ..data.labels import THINGS, ClassSet
 from ..networks import Segmentor, build_encoder, checkpoint_activations
 from ..runtime.rng import own_rng
@@ -37,7 +37,7 @@ class Models:
         self.classes, self.device, self.half = classes, device, HALVES.get(settings.precision)
         network = network_of(settings, len(classes))
         if settings.init:
-            load_released(network, settings.init)
+            load_init(network, settings.init)
         if settings.sync_batchnorm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network: Segmentor = network.to(device)

@@ -19,6 +19,8 @@ from torch import nn
 
 from ..settings import Settings
 
+REBUILDER_DECAY = 0.01  # our choice: MRM's authors published none
+
 
 def parameter_groups(
     network: nn.Module, lr: float, weight_decay: float, head_factor: float = 10.0, norm_decay: bool = True
@@ -80,8 +82,8 @@ def optimizers_of(settings: Settings, network: nn.Module, mrm: nn.Module | None)
         own = torch.optim.AdamW(groups, lr=settings.lr)
     if mrm is None:
         return [own]
-    rate, decay = settings.mrm_lr, settings.mrm_weight_decay
-    group = {"params": list(mrm.parameters()), "lr": rate, "initial_lr": rate, "weight_decay": decay}
+    rate = settings.mrm_lr
+    group = {"params": list(mrm.parameters()), "lr": rate, "initial_lr": rate, "weight_decay": REBUILDER_DECAY}
     return [own, torch.optim.AdamW([group | {"name": "rebuilder"}], lr=rate)]
 
 
