@@ -36,8 +36,7 @@ from uda.selftraining.draws import Draws
 from uda.selftraining.teacher import make_teacher
 from uda.settings import Settings, preset_values
 from uda.training.models import Models
-from uda.training.optimizers import optimizers_of, warmup_apart
-from uda.training.run import rate_factor
+from uda.training.optimizers import optimizers_of, rate_factor, warmup_apart
 
 STEPS, CLASSES, CROP, BATCH = 3, 19, 56, 2
 VIT = {"patch_size": 14, "embed_dim": 32, "depth": 3, "num_heads": 2, "mlp_ratio": 4.0, "init_values": 1.0}

@@ -20,8 +20,8 @@ from uda.checkpoints.loading import load_networks
 from uda.selftraining.draws import Draws
 from uda.settings import Settings, load_settings, preset_values
 from uda.training.loop import train
-from uda.training.optimizers import optimizers_of
-from uda.training.run import Run, batches_of, one_step, rate_factor
+from uda.training.optimizers import optimizers_of, rate_factor
+from uda.training.run import Run, batches_of, one_step
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPT = str(EXAMPLES / "train_vfm_mrm.py")

@@ -7,12 +7,11 @@ import importlib
 from torch import nn
 
 from .backbones import Encoder, TimmPyramid
-from .daformer import DAFormerHead
-from .deeplab import DeepLabV2Head, DeepLabV3PlusHead
+from .heads import DAFormerHead, DeepLabV2Head, DeepLabV3PlusHead, LightHead
 from .hrda import HRDA, HRDADecoder
 from .segmentor import Segmentor
 from .small import SmallDecoder, SmallEncoder, SmallViT
-from .vit import LightHead, ViTEncoder, timm_vit
+from .vit import ViTEncoder, timm_vit
 
 DECODERS = ("daformer", "deeplabv2", "deeplabv3plus", "light", "small")
 

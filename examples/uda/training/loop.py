@@ -16,7 +16,6 @@ from ..runtime.interrupts import Interrupts
 from ..runtime.meter import Meter, in_short
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
-from .dry_run import dry_run
 from .indicators import GradientShare, agreement, in_words
 from .report import report, show_panel
 from .run import AfterStep, Run, StepFunction, batches_of, one_step
@@ -30,6 +29,8 @@ def train(
 ) -> Run:
     """Runs a method to its end, or to an interruption that it can be resumed from; with --dry-run only tries it."""
     if settings.dry_run:
+        from .dry_run import dry_run  # which is built from the same parts
+
         return dry_run(settings, step_function, after_step)
     with Interrupts() as stop:
         run = Run(settings)

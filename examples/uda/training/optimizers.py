@@ -3,7 +3,7 @@
 Each group keeps its base rate under "initial_lr", as PyTorch's own schedulers do:
 
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * warmup_linear(step, total)
+        group["lr"] = group["initial_lr"] * rate_factor(step, settings)
 
 Sources: the released configurations of DAFormer, HRDA and MIC; the code of DACS, whose poly is DeepLabV2's (Chen et
 al., TPAMI 2018); VFM-UDA's code (Englert et al., CVPR workshops 2024); MRM's paper for the Rebuilder's rate.
@@ -95,6 +95,16 @@ def update(optimizers: Iterable[torch.optim.Optimizer], scaler: torch.amp.GradSc
     scaler.update()
 
 
+def rate_factor(step: int, settings: Settings) -> float:
+    """Learning rate of `step` / base rate; pretraining comes first and has a rate of its own."""
+    if step < settings.pretrain_iterations:
+        return settings.pretrain_lr / settings.lr * warmup_factor(step, settings.warmup)
+    step -= settings.pretrain_iterations
+    if settings.warmup_apart:
+        return warmup_apart(step, settings.iterations, settings.warmup, settings.schedule_power)
+    return poly(step, settings.iterations, settings.schedule_power) * warmup_factor(step, settings.warmup)
+
+
 def poly(step: int, total: int, power: float = 0.9) -> float:
     """(1 - step / total) ** power, for step = 0 ... total - 1; zero from `total` on."""
     if total < 1:
@@ -117,8 +127,3 @@ def warmup_apart(step: int, total: int, warmup: int = 1500, power: float = 1.0, 
     if step >= warmup:
         return poly(step, total, power)
     return start + (1.0 - start) * step / (warmup - 1) if warmup > 1 else start
-
-
-def warmup_linear(step: int, total: int, warmup: int = 1500, ratio: float = 1e-6) -> float:
-    """Linear decay to zero at `total` times the warm-up, which scales the already decayed rate."""
-    return poly(step, total, power=1.0) * warmup_factor(step, warmup, ratio)

@@ -34,23 +34,13 @@ from ..settings import Settings
 from .domains import open_data
 from .folder import keep_metrics, lock, make_folder, other_processes
 from .models import Models
-from .optimizers import go_on_with, optimizers_of, poly, update, warmup_apart, warmup_factor
+from .optimizers import go_on_with, optimizers_of, rate_factor, update
 from .tensorboard import Board
 from .watch import GRADIENT, Watch, check_finite, largest_gradient, withhold
 
 # (step of the method, negative while pretraining; batch; models; settings; random choices) -> losses, after backward
 StepFunction = Callable[[int, Batch, Models, Settings, Draws], dict[str, Tensor]]
 AfterStep = Callable[[int, Models, Settings], None]  # what a method does once the weights of a step are there
-
-
-def rate_factor(step: int, settings: Settings) -> float:
-    """Learning rate of `step` / base rate; pretraining comes first and has a rate of its own."""
-    if step < settings.pretrain_iterations:
-        return settings.pretrain_lr / settings.lr * warmup_factor(step, settings.warmup)
-    step -= settings.pretrain_iterations
-    if settings.warmup_apart:
-        return warmup_apart(step, settings.iterations, settings.warmup, settings.schedule_power)
-    return poly(step, settings.iterations, settings.schedule_power) * warmup_factor(step, settings.warmup)
 
 
 class Run:
