@@ -70,7 +70,7 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
         "network": ", ".join(network),
         "crop": list(bench.settings.crop),
         "batch_size": bench.settings.batch_size,
-        "parameters": sum(p.numel() for p in bench.models.student.network.parameters()),
+        "parameters": sum(p.numel() for p in bench.models.network.parameters()),
         "rebuilder_parameters": sum(p.numel() for p in bench.mrm.parameters()),
         "seconds": seconds,
         "derived": derived,

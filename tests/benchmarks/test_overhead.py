@@ -85,9 +85,9 @@ def test_a_step_alone_has_its_arms_own_modules_only(arm):
     bench.keep_only(arm)
     bench.make_optimizer_states()
     kept = {id(p) for o in bench.optimizers.values() for p, state in o.state.items() if state}
-    expected = {id(p) for module in (bench.models.student.network, *own) for p in module.parameters()}
+    expected = {id(p) for module in (bench.models.network, *own) for p in module.parameters()}
     assert kept == expected
-    assert [m for m in (bench.mrm, bench.models.student.mrm, bench.mask_tokens) if m is not None and m not in own] == []
+    assert [m for m in (bench.mrm, bench.models.mrm, bench.mask_tokens) if m is not None and m not in own] == []
     bench.step(arm)
     assert all(p.grad is not None for module in own for p in module.parameters())
 

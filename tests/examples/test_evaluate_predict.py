@@ -48,7 +48,7 @@ def run(scenes, tmp_path_factory) -> Run:
         mrm_grid=(5, 10),
         device="cpu",
     )
-    return train(settings, train_dacs_mrm.Student, train_dacs_mrm.train_step)
+    return train(settings, train_dacs_mrm.train_step)
 
 
 def result_of(run: Run) -> dict[str, Any]:
@@ -281,7 +281,7 @@ def test_nothing_to_predict(run, tmp_path):
 def test_weights_settings_and_classes_of_a_run(run, tmp_path):
     loaded = load_networks(run.folder)
     assert loaded.settings == run.settings
-    for name, network in (("student", run.models.student.network), ("teacher", run.models.teacher)):
+    for name, network in (("student", run.models.network), ("teacher", run.models.teacher)):
         ours, theirs = loaded.networks[name].state_dict(), network.state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 from parity import Parity
 from torch import Tensor
-from train_vfm_mrm import Student, after_step, train_step
-from uda.checkpoints.vfm_uda import from_vfm, load_vfm
+from train_vfm_mrm import after_step, train_step
+from uda.checkpoints.released import from_released, load_released
 from uda.data.batches import Batch
 from uda.networks import LightHead, Segmentor, ViTEncoder
-from uda.runtime.passes import Passes
 from uda.selftraining.draws import Draws
 from uda.selftraining.teacher import make_teacher
 from uda.settings import Settings, preset_values
-from uda.training.optimizers import optimizers_of, warmup_apart
-from uda.training.run import rate_factor
+from uda.training.optimizers import optimizers_of, rate_factor, warmup_apart
 from vfm_steps import BATCH, CLASSES, RATE, SCHEDULE, STEPS, TABLE, THRESHOLD, TOTAL, VIT, WARMUP, Step, sample, strong
 from vfm_steps import weak as weakly
 
@@ -55,7 +54,7 @@ def network_of(parity: Parity) -> Segmentor:
     use_dinov2_positions(body)
     encoder = ViTEncoder(body, VIT["patch_size"])
     network = Segmentor(encoder, LightHead(encoder.out_channels, CLASSES)).double()
-    load_vfm(network, {f"network.{key}": value for key, value in parity.weights().items()})
+    load_released(network, {f"network.{key}": value for key, value in parity.weights().items()})
     return network
 
 
@@ -66,12 +65,13 @@ def test_three_steps_of_vfm_uda() -> None:
     # the reference's rate grows with the root of the batch
     values |= {"lr": 0.1 * RATE * BATCH**0.5, "warmup": WARMUP, "iterations": TOTAL}
     settings, network = Settings(**values), network_of(parity)
-    student, passes = Student(network, None), Passes(torch.device("cpu"))
-    models = SimpleNamespace(student=student, teacher=make_teacher(network), passes=passes)
-    (optimizer,) = optimizers_of(settings, student)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    parts = {"network": network, "mrm": None, "autocast": nullcontext, "scaler": scaler}
+    models = SimpleNamespace(teacher=make_teacher(network), **parts)
+    (optimizer,) = optimizers_of(settings, network, None)
     parameters = dict(network.named_parameters())
     official = list(parity.meta["rates"][0])
-    names = [next(iter(from_vfm({f"network.{name}": torch.empty(0)})[0])) for name in official]
+    names = [next(iter(from_released({f"network.{name}": torch.empty(0)})[0])) for name in official]
     assert sorted(names) == sorted(parameters)
 
     def check(kind: str, tensors: list[Tensor]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from ..data.class_statistics import absent_classes
 from ..data.domain import Domain, check_classes, layout_and_path, open_domain
 from ..runtime.processes import from_first, rank_and_world
-from ..scenes.write import write_scenes
 from ..settings import Settings
 
 
@@ -16,6 +15,8 @@ def open_data(settings: Settings) -> tuple[Domain, Domain, Domain | None]:
     """Source and target training samples and target validation samples, None where the target has no labels."""
     source, target = settings.source, settings.target
     if not source:
+        from ..scenes.write import write_scenes  # who has data of his own need not know it
+
         from_first(lambda: write_scenes(Path(settings.scenes)))
         source, target = f"gta5:{settings.scenes}/gta5", f"cityscapes:{settings.scenes}/cityscapes"
     for option, spec in (("--source", source), ("--target", target)):

@@ -10,14 +10,13 @@ import math
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checkpoints.files import read_checkpoint
 from ..data.class_statistics import absent_classes, beside, spread
@@ -36,7 +35,6 @@ PATIENCE = 20  # seconds; where a step takes longer, as on a CPU, one must do
 
 def dry_run(
     settings: Settings,
-    make_student: Callable[..., nn.Module],
     step_function: StepFunction,
     after_step: AfterStep | None = None,
 ) -> Run:
@@ -47,7 +45,7 @@ def dry_run(
     """
     with tempfile.TemporaryDirectory() as folder:
         tried = replace(settings, out=str(Path(folder) / "run"), resume="", dry_run=False, rare_classes=False)
-        run = Run(tried, make_student)
+        run = Run(tried)
         run.after_step = after_step
         try:
             look_at(run, settings, step_function)
@@ -155,17 +153,17 @@ def labels_of(domain: Domain) -> str:
 
 
 def networks_of(run: Run) -> list[tuple[str, str]]:
-    settings, student = run.settings, run.models.student
+    settings, models = run.settings, run.models
     weights = settings.init or settings.encoder_weights or "none, random ones"
     both = " at two resolutions" if settings.hrda else ""
     found = [
-        ("network", f"{settings.encoder} and {settings.decoder}{both}, {parameters_in(student.network)} parameters"),
+        ("network", f"{settings.encoder} and {settings.decoder}{both}, {parameters_in(models.network)} parameters"),
         ("weights", f"{weights}"),
     ]
-    if student.mrm is None:
+    if models.mrm is None:
         return found
     what = "Rebuilder" if settings.mrm_rebuild else "mask tokens"
-    return [*found, (what, f"{parameters_in(student.mrm)} parameters, in training only")]
+    return [*found, (what, f"{parameters_in(models.mrm)} parameters, in training only")]
 
 
 def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float], list[dict[str, float]]]:
@@ -201,7 +199,7 @@ def memory_in_words(device: torch.device) -> str:
     peak, there = peak_memory(device) / GIB, memory_of(device) / GIB
     of = f" of {there:.1f} GiB" if there else " GiB"
     where = "on the device" if device.type == "cuda" else "of this process"
-    tight = "; that is tight: --micro-batch, --precision bf16 or --checkpoint-activations save memory"
+    tight = "; that is tight: --precision bf16 and --checkpoint-activations save memory"
     return f"{peak:.1f}{of} at the peak, {where}" + (tight if there and peak > 0.92 * there else "")
 
 

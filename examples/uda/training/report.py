@@ -76,7 +76,7 @@ def what_next(folder: Path, labelled: bool) -> str:
 def show_panel(run: Any) -> None:
     """Draws panel.png as the networks are now, for TensorBoard too."""
     path = run.folder / "panel.png"
-    with naming_file(path), run.models.passes.eager():
+    with naming_file(path), run.models.eager():
         draw_panel(run, path)
     run.board.picture(run.step, path)
 
@@ -119,8 +119,7 @@ def smooth(values: list[float]) -> list[float]:
 @torch.no_grad()
 def draw_panel(run: Any, path: Path, count: int = 4) -> None:
     """Target images: truth if there is any, pseudo-label, mask, predictions from rebuilt and from all features."""
-    student, teacher = run.models.student.eval(), run.models.teacher.eval()
-    network, mrm = student.network, student.mrm
+    network, teacher, mrm = run.models.network.eval(), run.models.teacher.eval(), run.models.mrm
     classes, domain = run.models.classes, run.validation or run.target
     colours = classes.colours
     rows, seen = [], set()
@@ -149,7 +148,7 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
         columns["prediction"] = in_colour(network.predict(x), colours)
         rows.append(columns)
         seen |= set(np.unique(pseudo_label).tolist())
-    student.train()
+    network.train()
     teacher.train()
     legend = {classes.names[k]: colours[k] / 255 for k in sorted(seen)}
     save_panel(rows, legend, path)

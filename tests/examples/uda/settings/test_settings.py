@@ -55,7 +55,6 @@ def test_the_lower_bound_of_dacs_has_its_network(monkeypatch):
     ("words", "message"),
     [
         ("--mrm-on masked --method hrda", "only MIC has masked images; give --method mic"),
-        ("--mrm-on mixed --mrm-freeze-norm", "MRM has no pass of its own"),
         ("--method dacs --fd-weight 0.005", "dacs has no feature distance"),
         ("--iterations 9 --mrm-every 10", "--mrm-every: expected at most the 9 of --iterations, got 10"),
     ],

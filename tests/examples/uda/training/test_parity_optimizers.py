@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 from parity import PARITY_DIR
@@ -17,7 +16,7 @@ def test_parameter_groups() -> None:
     pytest.importorskip("segmentation_models_pytorch")
     network = build_network("mit_b0", hrda=True, embed_dim=64, attention_dim=256)
     settings = Settings(**preset_values("paper", "hrda"))
-    (optimizer,) = optimizers_of(settings, SimpleNamespace(network=network, mrm=None))
+    (optimizer,) = optimizers_of(settings, network, None)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     ours = {
         names[id(parameter)]: (group["lr"], group["initial_lr"], group["weight_decay"])

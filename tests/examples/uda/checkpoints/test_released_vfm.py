@@ -9,8 +9,8 @@ import torch
 from released_files import vfm_checkpoint
 from torch import nn
 from uda.checkpoints.evaluation import predict_ids, window_scores
-from uda.checkpoints.loading import load_networks, load_released
-from uda.checkpoints.vfm_uda import from_vfm, load_vfm, read_weights_only, vfm_settings
+from uda.checkpoints.loading import load_init, load_networks
+from uda.checkpoints.released import from_released, load_released, read_weights_only, released_settings
 from uda.data.transforms import normalise
 from uda.networks import build_network
 
@@ -44,9 +44,10 @@ def test_names(network):
 @pytest.mark.parametrize(("which", "added"), [("student", 0), ("teacher", 1)])
 def test_every_weight_is_used(network, which, added):
     state = vfm_checkpoint(network)
-    assert vfm_settings(state, which) == {"encoder": "vit_small_patch14_dinov2", "decoder": "light", "num_classes": 19}
-    loaded = build_network(**vfm_settings(state, which))
-    dropped = load_vfm(loaded, state, which)
+    expected = {"encoder": "vit_small_patch14_dinov2", "decoder": "light", "num_classes": 19}
+    assert released_settings(state, which) == expected
+    loaded = build_network(**released_settings(state, which))
+    dropped = load_released(loaded, state, which)
     for key, value in network.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value + added), key
     assert {key.partition(".")[0] for key in dropped} == {"network" if which == "teacher" else "network_ema"}
@@ -58,11 +59,11 @@ def test_what_does_not_fit(network):
     del state["network.upscale.5.weight"]
     state["network.extra.weight"] = torch.zeros(1)
     with pytest.raises(ValueError, match=r"decoder\.upscale\.5\.weight is missing; extra.weight has no place"):
-        load_vfm(build_network("vit_small_patch14_dinov2", "light", 19), state)
+        load_released(build_network("vit_small_patch14_dinov2", "light", 19), state)
     with pytest.raises(ValueError, match=r"keys that start with 'network_ema\.' for the teacher, found none"):
-        from_vfm({"network.out.weight": torch.zeros(1)}, "teacher")
+        from_released({"network.out.weight": torch.zeros(1)}, "teacher")
     with pytest.raises(ValueError, match=r"expected a DINOv2 encoder of 12 of width 384, .* got 0 blocks of width 0"):
-        vfm_settings({"network.out.weight": torch.zeros(1)})
+        released_settings({"network.out.weight": torch.zeros(1)})
 
 
 class Planted:
@@ -96,11 +97,11 @@ def test_weights_only(network, tmp_path):
         expected = network.eval().predict(images)
         assert torch.equal(loaded.networks["student"].predict(images), expected)
     start = build_network("vit_small_patch14_dinov2", "light", 19)
-    load_released(start, str(path))
+    load_init(start, str(path))
     with torch.no_grad():
         assert torch.equal(start.eval().predict(images), expected)
     with pytest.raises(ValueError, match=r"step40000.ckpt: state_dict does not fit the network: .* is missing"):
-        load_released(build_network("small_vit", "light", 19), str(path))
+        load_init(build_network("small_vit", "light", 19), str(path))
     only = load_networks(path, ("student",))
     assert only.dropped == f"network_ema.* ({len(vfm_checkpoint(network)) // 2} entries)"
 
