@@ -69,7 +69,7 @@ class Bench:
             self.models.imagenet = imagenet.to(memory_format=layout)
         self.mrm = self.models.student.mrm
         network, mrm = optimizers_of(self.settings, self.models.student)
-        without = dataclasses.replace(self.settings, mrm_rebuild=False)
+        without = dataclasses.replace(self.settings, mrm_mask_only=True)
         self.mask_tokens: Any = mrm_of(without, self.models.student.network)
         self.mask_tokens.to(self.device)
         tokens = torch.optim.AdamW(self.mask_tokens.parameters(), lr=0.0)
