@@ -28,10 +28,10 @@ class MRM(nn.Module):
         encoder_channels: channels per feature level, fine to coarse; an int for a single level. None (or 0) for a
             level that passes through untouched, such as those the decoder ignores. The last level, which the tokens
             are made of, is always rebuilt.
-        decoder_fn: takes features as the encoder returns them, returns logits (B, K, h, w). Called, never registered:
-            parameters(), state_dict() and to() concern the Rebuilder alone. Copied and pickled as Python does it: the
-            copy of a model that holds decoder and MRM trains the copied decoder, where decoder_fn is the decoder or a
-            method of the model; a function or lambda is not copied and goes on with the decoder that it names.
+        decoder_fn: takes features as the encoder returns them, returns logits (B, K, h, w). It is called and never
+            registered: parameters(), state_dict() and to() concern the Rebuilder alone. It is copied and pickled as
+            Python does it. So the copy of a model that holds decoder and MRM trains its own decoder, where decoder_fn
+            is a module or a method. A function or lambda is not copied: it goes on with the decoder that it names.
         scale_factors: rows of each level / rows of the grid at the training crop; fixes how often each level's
             projector doubles the grid. Default 2^(L-1-l) for level l of L, 4 for a single level.
         mask_ratio: share of the grid's blocks that is masked, in (0, 1).
@@ -42,8 +42,8 @@ class MRM(nn.Module):
         num_heads: attention heads per block.
         mlp_ratio: hidden width of a block's MLP / embed_dim.
         mask_only: True masks and rebuilds nothing: all tokens are the mask token, so that masked cells hold what was
-            learned of a level, whatever is visible. It costs little more than the pass through encoder and decoder.
-            Not the paper's method. depth, num_heads and mlp_ratio are then not looked at.
+            learned of a level, whatever is visible. This costs little more than the pass through encoder and decoder.
+            It is not the paper's method. depth, num_heads and mlp_ratio are then not used.
         loss_weight: factor on the loss (lambda in the paper).
         ignore_index: label id that does not count.
         reduction: "mean" divides by the number of all pixels, ignored ones included, as self-training code does;
@@ -128,16 +128,15 @@ class MRM(nn.Module):
         decode = self.decoder_fn if decoder_fn is None else decoder_fn
         if not callable(decode):
             raise TypeError(f"decoder_fn: expected a callable features -> logits, got {describe(decode)}: {USAGE}")
+
         # features -> mask (B, 1, rows, cols), True = masked -> tokens -> rebuilt features: Rebuilder.forward
         rebuilt, mask = self.rebuild(feats, mask, generator)
-        levels = (
-            [rebuilt] if isinstance(rebuilt, Tensor) else list(rebuilt)
-        )  # before a decoder that writes into the list
+        levels = [rebuilt] if isinstance(rebuilt, Tensor) else list(rebuilt)  # the decoder may write into its list
         logits = check_logits(decode(rebuilt), len(mask))  # (B, K, h, w)
 
         labels = check_labels("pseudo_labels", pseudo_labels, logits)  # (B, H, W)
         weights = check_weights("pixel_weights", 1.0 if pixel_weights is None else pixel_weights, labels)
-        if not torch.compiler.is_compiling():  # what reads values or state
+        if not torch.compiler.is_compiling():  # compiled code reads no values and no state
             if validate or (validate is None and (self._first_call or labels.device.type == "cpu")):
                 check_values(labels, weights, logits.shape[1], self.ignore_index)
             if self._first_call and torch.is_grad_enabled():

@@ -147,7 +147,7 @@ def networks_of(run: Run) -> list[tuple[str, str]]:
     ]
     if student.mrm is None:
         return found
-    what = "mask token" if settings.mrm_mask_only else "Rebuilder"
+    what = "mask tokens" if settings.mrm_mask_only else "Rebuilder"
     return [*found, (what, f"{parameters_in(student.mrm)} parameters, in training only")]
 
 
