@@ -36,7 +36,9 @@ def random_mask(
     Raises:
         TypeError, ValueError: an argument is of the wrong type or out of range.
     """
-    rows, cols = check_masking(grid_size, mask_ratio, block_size)
+    if not torch.compiler.is_compiling():  # compiled code must not look at the numbers
+        grid_size = check_masking(grid_size, mask_ratio, block_size)
+    rows, cols = (grid_size, grid_size) if isinstance(grid_size, int) else grid_size
     size = (batch_size, 1, -(-rows // block_size), -(-cols // block_size))  # one draw per block
     if generator is None:
         draws = torch.rand(size, device=device)
