@@ -104,7 +104,7 @@ def what_it_is(settings: Settings) -> str:
         phases = f"{settings.pretrain_iterations} steps on the source alone, then {phases}"
     world = rank_and_world()[1]
     several = f" in each of {world} processes" if world > 1 else ""
-    what = "MRM" if settings.mrm_rebuild else "masking, not rebuilding,"
+    what = "masking, not rebuilding," if settings.mrm_mask_only else "MRM"
     rarely = f" in one step of {settings.mrm_period}" if settings.mrm_period > 1 else ""
     mrm = f" with {what} on {settings.mrm_on}{rarely}" if settings.uses_mrm else " without MRM"
     return (
@@ -162,7 +162,7 @@ def networks_of(run: Run) -> list[tuple[str, str]]:
     ]
     if models.mrm is None:
         return found
-    what = "Rebuilder" if settings.mrm_rebuild else "mask tokens"
+    what = "mask tokens" if settings.mrm_mask_only else "Rebuilder"
     return [*found, (what, f"{parameters_in(models.mrm)} parameters, in training only")]
 
 

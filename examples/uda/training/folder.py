@@ -30,7 +30,7 @@ def make_folder(settings: Settings) -> Path:
         except FileExistsError:
             raise FileExistsError(f"{folder} exists; give another --out, or go on with it: --resume {folder}") from None
         return folder
-    term = ("+mrm" if settings.mrm_rebuild else "+mask-only") if settings.uses_mrm else ""
+    term = ("+mask-only" if settings.mrm_mask_only else "+mrm") if settings.uses_mrm else ""
     first = Path("runs") / f"{settings.method}{term}-seed{settings.seed}"
     folder, count = first, 1
     while True:
