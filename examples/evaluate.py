@@ -64,9 +64,9 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         "device": str(device),
     }
     if first:
+        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         print(iou_table(confusions, loaded.names, classes))
         print(f"mean over {len(result['labelled'])} of {len(classes)} classes ({args.classes}), {missing(result)}")
-        out.write_text(json.dumps(result, indent=2) + "\n")
         print(f"results: {out}" + (f"; pictures: {pictures}" if pictures else ""))
     return result
 

@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..data.domain import Domain
 from ..data.labels import CITYSCAPES_NAMES, IGNORE, SYNTHIA13, SYNTHIA16, colourise
 from ..data.layouts import CONVERTED
 from ..data.transforms import normalise
 from ..networks import Segmentor, sliding_predict
+from ..runtime.devices import to_device
 from ..runtime.files import naming_file
+from ..runtime.output import progress
 from ..runtime.processes import rank_and_world, sum_over_ranks
 
 # Train ids of Cityscapes' classes over which the field reports mIoU.
@@ -80,7 +81,7 @@ def predict_ids(
         size: (h, w) of the result, to which the logits are resized.
         window: side in pixels of windows that slide over the image by half of it; 0 predicts the whole image.
     """
-    x = normalise(image)[None].to(device, non_blocking=True)
+    x = to_device(normalise(image)[None], device)
     logits = sliding_predict(window_scores(network), x, window, max(window // 2, 1)) if window else network.predict(x)
     if logits.shape[-2:] != size:
         logits = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
@@ -109,13 +110,14 @@ def evaluate(
     network.eval()
     rank, world = rank_and_world()
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
-    for index in tqdm(range(rank, len(domain), world), title, leave=False, disable=rank > 0):
+    mine = range(rank, len(domain), world)
+    for index in progress(mine, len(mine), title, leave=False, silent=rank > 0):
         labels = domain.labels(index, resized=False)
         domain.check_size(index, labels)
         size = (labels.shape[0], labels.shape[1])
         predicted = predict_ids(network, domain.image(index), size, device, window)
         # counted there: the next image is read while the device still predicts this one
-        confusion += confusion_matrix(labels.to(device, non_blocking=True), predicted, num_classes)
+        confusion += confusion_matrix(to_device(labels, device), predicted, num_classes)
         if on_prediction is not None:
             on_prediction(index, predicted.cpu())
     network.train(was_training)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ..runtime.files import write_whole
+from ..runtime.output import progress
 from .domain import Domain
 from .labels import IGNORE
 
@@ -130,4 +130,4 @@ def count(domain: Domain, workers: int = 0) -> ImagePixels:
 
     with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8)) as pool:
         results = pool.map(count_one, range(len(domain)))
-        return list(tqdm(results, f"class statistics of {domain.spec}", len(domain), unit="image", dynamic_ncols=True))
+        return list(progress(results, len(domain), f"class statistics of {domain.spec}", "image"))

@@ -11,6 +11,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -20,13 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.files import read_checkpoint
+from ..data.batches import batches
 from ..data.class_statistics import beside
 from ..data.domain import Domain
 from ..data.images import image_size
 from ..data.labels import IGNORE
 from ..runtime.meter import GIB, forget_peak, memory_of, peak_memory
 from ..runtime.processes import rank_and_world, stop_processes
+from ..runtime.workers import check_shared_memory
 from ..settings import Settings
+from .domains import changed_samples
 from .run import AfterStep, Run, StepFunction, batches_of, one_step
 
 SAMPLE = 10  # label files that are read
@@ -77,6 +81,8 @@ def look_at(run: Run, settings: Settings, step_function: StepFunction) -> None:
         state, path = read_checkpoint(Path(settings.resume))
         run.restore(state, path)
         say("checkpoint", f"{path}, of step {run.step}")
+        for text in changed_samples(state.get("samples", {}), run.samples):
+            say("", text)
     loading, steps, losses = try_steps(run, step_function)
     say("losses", ", ".join(f"{name} {value:.3f}" for name, value in losses[0].items()) + " (of a first step)")
     say("memory", memory_in_words(run.device))
@@ -164,6 +170,9 @@ def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float]
     began = time.perf_counter()
     batch = data[first]
     loading = time.perf_counter() - began
+    check_shared_memory(batch.nbytes, settings.workers)
+    with closing(batches(data, first, first + 1, min(settings.workers, 1), pin=run.device.type == "cuda")) as loader:
+        batch = next(loader)
     steps: list[float] = []
     losses: list[dict[str, float]] = []
     while len(steps) < len(numbers) and sum(steps) < PATIENCE:
