@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from uda.data.batches import Batch
@@ -11,7 +13,7 @@ from uda.runtime.devices import constant, to_device
 class Asked(torch.Tensor):
     """Takes down how it was asked to move, and stays where it is."""
 
-    moves: list[tuple[str, torch.dtype | None, bool]] = []
+    moves: ClassVar[list[tuple[str, torch.dtype | None, bool]]] = []
 
     def to(self, device, dtype=None, non_blocking=False):
         self.moves.append((device.type, dtype, non_blocking))
