@@ -120,6 +120,7 @@ def printed(run: Started) -> Outcome:
     outcome = run.outcome()
     files = ("result.json", "curves.png", "panel.png")
     whole = outcome.status == 0 and all((run.folder / name).exists() for name in files)
+    outcome.line = outcome.line or "nothing, there is no place for it"
     return outcome.keeping(f"{ENDED}; {', '.join(files)}" if whole else outcome.kept)
 
 

@@ -17,7 +17,9 @@ from ..runtime.workers import (
     AHEAD,
     check_shared_memory,
     end_workers,
+    free_shared_memory,
     into_shared_memory,
+    naming_killed,
     start_worker,
     starting_workers,
 )
@@ -199,10 +201,14 @@ def batches(data: Batches, start: int, stop: int, workers: int, pin: bool = Fals
         pin_memory=pin,
         prefetch_factor=AHEAD if workers else None,
     )
-    check_shared_memory(0, workers)
+    free = free_shared_memory()
+    check_shared_memory(free, workers)
     with starting_workers():
         iterator = iter(loader)
     try:
-        yield from iterator
+        with naming_killed(iterator):
+            for batch in iterator:
+                check_shared_memory(free, workers, batch.nbytes)
+                yield batch
     finally:
         end_workers(iterator)

@@ -43,15 +43,14 @@ def into_shared_memory(tensors: Collection[Tensor]) -> None:
         raise OSError(f"shared memory is too small: a batch takes {in_mib(size)}{left}; {REMEDY} ({error})") from error
 
 
-def check_shared_memory(batch: int, workers: int) -> None:
-    """Raises OSError where the batches of `batch` bytes that workers load ahead do not fit into shared memory.
+def check_shared_memory(free: int | None, workers: int, batch: int = 0) -> None:
+    """Raises OSError where the batches that workers load ahead do not fit; a pause for an evaluation is when all do.
 
     Args:
-        batch: 0 asks for what the workers' queues need alone.
-        workers: of this process; others on the same computer have as many.
+        free: what `free_shared_memory` said before the workers of this process, one of several alike, were started.
+        batch: bytes of a batch; 0: of a first one nothing is known yet.
     """
-    free = free_shared_memory()
-    if free is None or workers == 0:
+    if workers == 0 or free is None:
         return
     if free < QUEUES:
         raise OSError(f"shared memory is full: {in_mib(free)} are free; {REMEDY}")
@@ -62,12 +61,30 @@ def check_shared_memory(batch: int, workers: int) -> None:
 
 
 def free_shared_memory() -> int | None:
-    """Bytes; None where the system has no such folder."""
+    """Bytes; None where the system has no such folder, or no limit."""
     try:
         found = os.statvfs(SHARED_MEMORY)
     except (OSError, AttributeError):
         return None
-    return found.f_bavail * found.f_frsize
+    return found.f_bavail * found.f_frsize if found.f_blocks else None
+
+
+@contextmanager
+def naming_killed(iterator: Any) -> Iterator[None]:
+    """Around a loader's iterator: a batch whose worker was killed before the batch was fetched says so.
+
+    By itself it would say that a connection was reset, or that a file of its own is missing.
+    """
+    try:
+        yield
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        if not str(error).startswith("Caught "):  # what a worker that lives has raised
+            for worker in getattr(iterator, "_workers", ()):
+                worker.join(1.0)  # its end may come after its connection's
+                if worker.exitcode:
+                    reason = signal.strsignal(-worker.exitcode) if worker.exitcode < 0 else "an error of its own"
+                    raise RuntimeError(f"DataLoader worker (pid {worker.pid}) was ended by: {reason}") from error
+        raise
 
 
 def why_killed(message: str) -> str:

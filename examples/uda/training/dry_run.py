@@ -28,7 +28,6 @@ from ..data.images import image_size
 from ..data.labels import IGNORE
 from ..runtime.meter import GIB, forget_peak, memory_of, peak_memory
 from ..runtime.processes import rank_and_world, stop_processes
-from ..runtime.workers import check_shared_memory
 from ..settings import Settings
 from .domains import changed_samples
 from .run import AfterStep, Run, StepFunction, batches_of, one_step
@@ -170,9 +169,8 @@ def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float]
     began = time.perf_counter()
     batch = data[first]
     loading = time.perf_counter() - began
-    check_shared_memory(batch.nbytes, settings.workers)
-    with closing(batches(data, first, first + 1, min(settings.workers, 1), pin=run.device.type == "cuda")) as loader:
-        batch = next(loader)
+    with closing(batches(data, first, first + 1, settings.workers, pin=run.device.type == "cuda")) as loader:
+        batch = next(loader)  # through the workers that the run will have
     steps: list[float] = []
     losses: list[dict[str, float]] = []
     while len(steps) < len(numbers) and sum(steps) < PATIENCE:

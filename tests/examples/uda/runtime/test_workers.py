@@ -100,21 +100,53 @@ def test_a_worker_that_is_killed(scenes, number, words):
     assert all(word in explained(caught.value) for word in words)
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset"), EOFError(), FileNotFoundError(2, "x")])
+def test_a_batch_whose_worker_is_gone(error):
+    """It cannot be fetched any more; how that shows depends on the moment."""
+
+    def fetch(*exitcodes):
+        gone = [SimpleNamespace(exitcode=code, pid=3, join=lambda seconds: None) for code in exitcodes]
+        with workers.naming_killed(SimpleNamespace(_workers=gone)):
+            raise error
+
+    for code, words in ((-signal.SIGBUS, REMEDIES), (-signal.SIGKILL, ("was killed", *REMEDIES)), (1, ("was killed",))):
+        with pytest.raises(RuntimeError, match="DataLoader worker") as caught:
+            fetch(None, code)
+        assert all(word in explained(caught.value) for word in words)
+    with pytest.raises(type(error)):
+        fetch(None, None)
+
+
 def test_what_workers_load_ahead_is_held_against_what_is_free(monkeypatch):
-    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=64, f_frsize=2**20), raising=False)
-    workers.check_shared_memory(12 * 2**20, 2)  # two batches each and the one in use: 60 MiB
-    workers.check_shared_memory(2**40, 0)
+    mib = 2**20
+    workers.check_shared_memory(64 * mib, 2, 12 * mib)  # two batches each and the one in use: 60 MiB
+    workers.check_shared_memory(0, 0, 2**40)
+    workers.check_shared_memory(None, 2, 2**40)
     with pytest.raises(OSError, match=r"2 workers need 65 MiB for batches of 13 MiB, 64 MiB are free") as caught:
-        workers.check_shared_memory(13 * 2**20, 2)
+        workers.check_shared_memory(64 * mib, 2, 13 * mib)
     assert all(words in explained(caught.value) for words in REMEDIES)
+    with pytest.raises(OSError, match="shared memory is full"):
+        workers.check_shared_memory(4096, 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(OSError, match="2 workers need 120 MiB"):
-        workers.check_shared_memory(12 * 2**20, 2)
-    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=0, f_frsize=4096))
-    with pytest.raises(OSError, match="shared memory is full"):
-        workers.check_shared_memory(0, 1)
+        workers.check_shared_memory(64 * mib, 2, 12 * mib)
+
+
+@pytest.mark.parametrize(("blocks", "expected"), [(10, 5 * 4096), (0, None)])  # a tmpfs without a limit has no blocks
+def test_free_shared_memory(monkeypatch, blocks, expected):
+    found = SimpleNamespace(f_blocks=blocks, f_bavail=blocks // 2, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda path: found, raising=False)
+    assert workers.free_shared_memory() == expected
     monkeypatch.delattr(os, "statvfs")  # Windows
-    workers.check_shared_memory(2**40, 2)
+    assert workers.free_shared_memory() is None
+
+
+def test_batches_that_do_not_fit_end_before_the_first_step(scenes, monkeypatch):
+    """Though each of them would: an evaluation gives workers the time to load all that they may."""
+    monkeypatch.setattr("uda.data.batches.free_shared_memory", lambda: 2**21)
+    with pytest.raises(OSError, match="1 workers need 4 MiB for batches of 1 MiB, 2 MiB are free"):
+        next(batches(data_of(scenes, (96, 192)), 0, 10, workers=1))
+    assert multiprocessing.active_children() == []
 
 
 def session_of(leader: int) -> list[int]:
@@ -188,9 +220,9 @@ def own_shared_memory(size: str) -> list[str]:
     ("size", "words", "line"),
     [
         ("1500k", [], "shared memory is too small: a batch takes"),
-        ("4m", [], "shared memory is too small: a batch takes"),  # a later batch than the first
+        ("4m", [], "shared memory is too small: "),  # for all batches, not for each
         ("4k", [], "shared memory is full"),
-        ("4m", ["--dry-run"], "shared memory is too small: 2 workers need"),
+        ("4m", ["--dry-run"], "shared memory is too small: "),
     ],
 )
 def test_a_run_with_little_shared_memory_ends(settings, tmp_path, size, words, line):
