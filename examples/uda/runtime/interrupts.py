@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 STOP = (signal.SIGINT, signal.SIGTERM)
@@ -96,7 +96,8 @@ class Interrupts:
         while True:
             wait = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
             if not select.select([self._read], [], [], wait)[0]:
-                os.write(2, f"\n{self.farewell()}\n".encode())
+                with suppress(OSError):  # nobody may read it
+                    os.write(2, f"\n{self.farewell()}\n".encode(errors="backslashreplace"))
                 os._exit(1)
             data = os.read(self._read, 64)
             if not data:
