@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import multiprocessing
 import os
 import signal
@@ -32,12 +33,16 @@ def into_shared_memory(tensors: Collection[Tensor]) -> None:
     batch for ever.
 
     Raises:
-        OSError: there is too little of it.
+        OSError: there is too little of it, or the worker has too many files open.
     """
     try:
         for x in tensors:
             x.share_memory_()
     except (RuntimeError, OSError) as error:
+        if os.strerror(errno.EMFILE) in str(error):
+            raise OSError(
+                f"too many open files; `ulimit -n 65536` allows more, --workers 0 needs less ({error})"
+            ) from error
         size, free = sum(x.nbytes for x in tensors), free_shared_memory()
         left = f", {in_mib(free)} are left" if free is not None else ""
         raise OSError(f"shared memory is too small: a batch takes {in_mib(size)}{left}; {REMEDY} ({error})") from error

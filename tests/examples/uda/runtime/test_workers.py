@@ -69,6 +69,19 @@ def test_a_batch_that_shared_memory_cannot_hold_is_an_error(scenes, strategy, co
     assert multiprocessing.active_children() == []
 
 
+def test_too_many_open_files_are_another_reason():
+    class Full:
+        nbytes = 4
+
+        def share_memory_(self):
+            raise RuntimeError(
+                "unable to open shared memory object </torch_3> in read-write mode: Too many open files (24)"
+            )
+
+    with pytest.raises(OSError, match="too many open files; `ulimit -n"):
+        workers.into_shared_memory([Full()])
+
+
 @linux
 def test_a_batch_that_cannot_be_sent_ends_its_worker(scenes, monkeypatch):
     """Whatever else goes wrong in the thread that sends it."""
