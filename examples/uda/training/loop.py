@@ -55,7 +55,7 @@ def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
     loader = batches(data, run.step, run.total, settings.workers, pin=run.device.type == "cuda")
     bar = Progress(run.total, run.folder.name, done=run.step, silent=rank > 0)
     with bar, closing(loader), stop.later():
-        evaluate_if_due(run, data, stop, bar)  # a run can have been stopped in the middle of it
+        evaluate_if_due(run, data, stop)  # a run can have been stopped in the middle of it
         began = time.perf_counter()
         for batch in loader:
             share.watch((run.step + 1) % settings.log_every == 0)
@@ -80,7 +80,7 @@ def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
                 run.save()  # before an evaluation, so that nothing is lost if that is interrupted
             if stopped and run.step < run.total:
                 raise KeyboardInterrupt
-            if evaluate_if_due(run, data, stop, bar) or to_save:
+            if evaluate_if_due(run, data, stop) or to_save:
                 meter.restart()
             began = time.perf_counter()
     if run.step > first_step:
@@ -94,7 +94,7 @@ def evaluation_due(run: Run) -> bool:
     return 0 < run.step < run.total and at and run.step not in run.evaluated
 
 
-def evaluate_if_due(run: Run, data: Batches, stop: Interrupts, bar: Progress) -> bool:
+def evaluate_if_due(run: Run, data: Batches, stop: Interrupts) -> bool:
     """Whether it was due; says what came out."""
     if not evaluation_due(run):
         return False
