@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -380,6 +381,20 @@ def test_rates_that_are_changed_on_resuming_are_used(settings):
     one_step(again, batches_of(again)[again.step], train_dacs_mrm.train_step)
     assert groups["head"]["lr"] == 2 * groups["encoder"]["lr"] > 0.01
     assert load_settings(again.folder / "settings.json").lr == 0.01
+
+
+@pytest.mark.parametrize("name", ["my runs/straße's", "$(run)"])
+def test_the_way_to_go_on_can_be_copied_into_a_shell(settings, tmp_path, name):
+    own = dataclasses.replace(settings, out=str(tmp_path / name))
+    run, stop = Run(own, train_dacs_mrm.Student), Interrupts()
+    with pytest.raises(FileExistsError, match="go on with it: --resume ") as exists:
+        Run(own, train_dacs_mrm.Student)
+    run.save()
+    with pytest.raises(SystemExit, match="interrupted") as stopped, telling_how_to_go_on(run, stop):
+        raise KeyboardInterrupt
+    run.step = 1
+    for said in (str(stopped.value), stop.farewell(), str(exists.value)):
+        assert shlex.split(said[said.index("--resume") :]) == ["--resume", str(run.folder)]
 
 
 def test_no_checkpoint_is_promised_that_is_not_there(settings):

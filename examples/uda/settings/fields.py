@@ -170,7 +170,7 @@ class Settings:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     def save(self, path: Path) -> None:
-        path.write_text(self.text())
+        path.write_text(self.text(), encoding="utf-8")
 
     @property
     def uses_mrm(self) -> bool:
@@ -191,7 +191,7 @@ class Settings:
 
 def load_settings(path: Path) -> Settings:
     """Settings that `Settings.save` wrote."""
-    values = json.loads(path.read_text())
+    values = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise ValueError(f"expected a table of settings, got {type(values).__name__}")
     return settings_of(values)

@@ -10,6 +10,7 @@ import math
 import tempfile
 import textwrap
 import time
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.files import read_checkpoint
+from ..data.batches import batches
 from ..data.class_statistics import absent_classes, beside, spread
 from ..data.domain import Domain
 from ..data.images import read_rgb
@@ -27,6 +29,7 @@ from ..data.rare_class import RareClassSampler
 from ..runtime.meter import GIB, forget_peak, memory_of, peak_memory
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
+from .domains import changed_samples
 from .run import AfterStep, Run, StepFunction, batches_of, one_step
 
 SAMPLE = 10  # label files that are read
@@ -77,6 +80,8 @@ def look_at(run: Run, settings: Settings, step_function: StepFunction) -> None:
         state, path = read_checkpoint(Path(settings.resume))
         run.restore(state, path)
         say("checkpoint", f"{path}, of step {run.step}")
+        for text in changed_samples(state.get("samples", {}), run.samples):
+            say("", text)
     loading, steps, losses = try_steps(run, step_function)
     say("losses", ", ".join(f"{name} {value:.3f}" for name, value in losses[0].items()) + " (of a first step)")
     say("memory", memory_in_words(run.device))
@@ -179,6 +184,8 @@ def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float]
     began = time.perf_counter()
     batch = data[first]
     loading = time.perf_counter() - began
+    with closing(batches(data, first, first + 1, settings.workers, pin=run.device.type == "cuda")) as loader:
+        batch = next(loader)  # through the workers that the run will have
     steps: list[float] = []
     losses: list[dict[str, float]] = []
     while len(steps) < len(numbers) and sum(steps) < PATIENCE:
