@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -48,29 +48,29 @@ def _starts(length: int, window: int, stride: int) -> tuple[list[int], int]:
     return [min(step * stride, length - window) for step in range(steps + 1)], window
 
 
-def merge(parts: Tensor, boxes: list[Box], size: tuple[int, int]) -> Tensor:
+def merge(parts: Iterable[Tensor], boxes: list[Box], size: tuple[int, int]) -> Tensor:
     """Put predictions back where their boxes lie, averaged where boxes overlap and zero where none lies.
 
     Args:
-        parts: (N * B, K, h, w), the batch of the first box, then of the second, and so on.
+        parts: for each box (B, K, h, w). They are added as they come, so that a generator keeps one at a time.
         boxes: N boxes on a grid of (h, w) cells each.
         size: (H, W) of the result on that grid.
 
     Returns:
         (B, K, H, W).
     """
-    chunks = parts.chunk(len(boxes))
-    total = parts.new_zeros(*chunks[0].shape[:2], *size)
-    count = parts.new_zeros(size)
-    for chunk, box in zip(chunks, boxes, strict=True):
-        box.crop(total).add_(chunk)
+    total = count = torch.empty(0)
+    for i, (part, box) in enumerate(zip(parts, boxes, strict=True)):
+        if i == 0:
+            total, count = part.new_zeros(*part.shape[:2], *size), part.new_zeros(size)
+        box.crop(total).add_(part)
         box.crop(count).add_(1)
-    return total / count.clamp(min=1)
+    return total.div_(count.clamp_(min=1))
 
 
 @torch.no_grad()
 def sliding_predict(
-    predict: Callable[[Tensor], Tensor], images: Tensor, window: int = 1024, stride: int = 512, batched: bool = False
+    predict: Callable[[Tensor], Tensor], images: Tensor, window: int = 1024, stride: int = 512
 ) -> Tensor:
     """Logits averaged over overlapping windows, as HRDA and MIC are evaluated.
 
@@ -79,13 +79,10 @@ def sliding_predict(
         images: (B, 3, H, W).
         window: edge of a window in pixels.
         stride: pixels from one window to the next.
-        batched: one call with all windows in place of one call per window: faster, more memory.
 
     Returns:
-        (B, K, H, W).
+        (B, K, H, W). Memory is that of this map and of one window.
     """
     size = (images.shape[-2], images.shape[-1])
     boxes = sliding_boxes(size, window, stride)
-    crops = [box.crop(images) for box in boxes]
-    parts = predict(torch.cat(crops)) if batched else torch.cat([predict(crop) for crop in crops])
-    return merge(parts, boxes, size)
+    return merge((predict(box.crop(images)) for box in boxes), boxes, size)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+from ..data.class_statistics import absent_classes
 from ..data.domain import Domain, check_classes, layout_and_path, open_domain
 from ..runtime.processes import from_first, rank_and_world
 from ..settings import Settings
@@ -27,6 +29,14 @@ def open_data(settings: Settings) -> tuple[Domain, Domain, Domain | None]:
     check_classes(labelled, unlabelled)
     labelled.check_labels()
     return labelled, unlabelled, open_validation(target, settings)
+
+
+def say_absent_classes(source: Domain, validation: Domain | None) -> None:
+    """A line for each domain that has classes without a labelled pixel, as far as a sample of its labels shows."""
+    for name, domain in (("source", source), ("validation", validation)):
+        absent = "" if domain is None else from_first(partial(absent_classes, domain))
+        if absent and rank_and_world()[0] == 0:
+            print(f"{name}: {absent}")
 
 
 def opened(option: str, spec: str, size: tuple[int, int] | None) -> Domain:

@@ -16,6 +16,7 @@ from ..runtime.interrupts import Interrupts
 from ..runtime.meter import Meter, in_short
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
+from .domains import say_absent_classes
 from .indicators import GradientShare, agreement, in_words
 from .report import report, show_panel
 from .run import AfterStep, Run, StepFunction, batches_of, one_step
@@ -36,6 +37,7 @@ def train(
         run = Run(settings)
         run.after_step = after_step
         with telling_how_to_go_on(run, stop):
+            say_absent_classes(run.source, run.validation)
             loop(run, step_function, stop)
             confusions = run.evaluate()
             if rank_and_world()[0] == 0:

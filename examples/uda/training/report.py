@@ -19,7 +19,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checkpoints.evaluation import class_iou, iou_table
+from ..checkpoints.evaluation import class_iou, iou_table, mean_in_words
+from ..data.class_statistics import absent_classes
 from ..data.labels import colourise
 from ..data.transforms import normalise
 from ..runtime.files import naming_file, write_whole
@@ -52,6 +53,9 @@ def report(run: Any, confusions: dict[str, Tensor]) -> None:
     write_whole(run.folder / "result.json", json.dumps(result, indent=2) + "\n")
     if confusions:
         print(iou_table(confusions, names))
+        print(mean_in_words(confusions, names))
+    if absent := absent_classes(run.source):
+        print(f"source: {absent}")
     for mean in list(means)[1:]:
         print(f"{mean}: " + ", ".join(f"{name} {miou:.2f}" for name, miou in means[mean].items()))
     with naming_file(run.folder / "curves.png"):
