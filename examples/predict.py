@@ -49,7 +49,7 @@ def main(words: Sequence[str] | None = None) -> int:
     for base, path in bar:
         try:
             picture = read_rgb(path)
-            x = fit(torch.from_numpy(picture).permute(2, 0, 1), size).float() / 255
+            x = fit(torch.from_numpy(picture).permute(2, 0, 1), size)
             predicted = predict_ids(network, x, (picture.shape[0], picture.shape[1]), device, window).cpu()
         except (ValueError, FileNotFoundError) as error:  # unreadable; the message names the file
             problem = str(error)
@@ -100,7 +100,7 @@ def refuse_to_overwrite(jobs: Jobs, overlay: bool) -> None:
 
 
 def frame(loaded: Loaded, size: Sequence[int] | None) -> tuple[int, int] | None:
-    """The (rows, cols) that images are resized to fit: by default as in evaluation; None where they stay as they are."""
+    """The (rows, cols) that images are resized to fit, by default as in evaluation; None: they stay as they are."""
     if size is None:
         return loaded.size
     return (size[0], size[1]) if all(size) else None

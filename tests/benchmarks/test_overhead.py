@@ -31,7 +31,6 @@ def overhead_of(tmp_path_factory):
         command += ["--batch-size", "1", "--device", "cpu", "--out", str(out), *words]
         done = subprocess.run(command, text=True, capture_output=True, timeout=240)
         assert done.returncode == 0, done.stderr
-        assert (out / "overhead-small-cpu.png").exists() == ("0" not in words)
         results = json.loads((out / "overhead-small-cpu.json").read_text())
         return results["rows"], (out / "overhead-small-cpu.md").read_text()
 

@@ -171,7 +171,7 @@ def test_two_processes_share_the_images(run, tmp_path):
     words = [str(run.folder), "--json", str(out), "--save", str(tmp_path / "pictures")]
     done = launch("evaluate.py", *words, launcher=launcher)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\nmIoU") == 1
+    assert done.stdout.count("\nmIoU is over") == 1
     assert json.loads(out.read_text())["miou"] == result_of(run)["miou"]
     assert len(list((tmp_path / "pictures").glob("**/*.png"))) == 2 * 2 * 3
 
@@ -209,7 +209,7 @@ def test_a_folder_is_predicted_as_a_tree(run, tmp_path, capsys):
         assert (ids.mode, ids.size[::-1], colour.mode) == ("L", size, "RGB")
         assert (np.array(colour) == CITYSCAPES_COLOURS[np.array(ids)]).all()
     network = load_networks(run.folder).networks["student"]
-    image = fit(torch.from_numpy(pixels).permute(2, 0, 1), (40, 80)) / 255  # the frame that evaluation takes
+    image = fit(torch.from_numpy(pixels).permute(2, 0, 1), (40, 80))  # the frame that evaluation takes
     assert image.shape == (3, 40, 61)
     expected = predict_ids(network, image, (33, 50), CPU).numpy()
     assert (np.array(Image.open(out / "street_labelTrainIds.png")) == expected).all()
@@ -234,6 +234,25 @@ def test_predicting_is_evaluating(run, tmp_path):
     assert len(found) == 6
     for path in found:
         assert path.read_bytes() == (tmp_path / "out" / path.relative_to(counted)).read_bytes()
+
+
+def test_images_keep_their_own_size_where_that_is_asked_for(run, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 50, 3), dtype=np.uint8)
+    path = write(tmp_path / "street.png", pixels)
+    words = [str(run.folder), str(path), "--out", str(tmp_path / "out"), "--size", "0", "0", "--device", "cpu"]
+    assert predict.main(words) == 0
+    network = load_networks(run.folder).networks["student"]
+    expected = predict_ids(network, torch.from_numpy(pixels).permute(2, 0, 1), (33, 50), CPU).numpy()
+    assert (np.array(Image.open(tmp_path / "out" / "street_labelTrainIds.png")) == expected).all()
+
+
+def test_images_beyond_pillows_guard(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    path = write(tmp_path / "map.png", np.zeros((33, 50, 3), np.uint8))
+    words = [str(run.folder), str(path), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert predict.main(words) == 1
+    assert "map.png: expected fewer pixels" in capsys.readouterr().err
+    assert predict.main([*words, "--max-pixels", "4000"]) == 0
 
 
 def test_predictions_that_would_collide_are_refused(run, tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..data.domain import Domain
 from ..data.labels import CITYSCAPES_NAMES, IGNORE, SYNTHIA13, SYNTHIA16, colourise
 from ..data.layouts import CONVERTED
 from ..data.transforms import normalise
-from ..networks import Segmentor, sliding_predict
+from ..networks import Segmentor, sliding_rows
 from ..runtime.files import naming_file
 from ..runtime.processes import rank_and_world, sum_over_ranks
 
@@ -94,21 +95,36 @@ def window_scores(network: Segmentor) -> Callable[[Tensor], Tensor]:
 
 @torch.no_grad()
 def predict_ids(
-    network: Segmentor, image: Tensor, size: tuple[int, int], device: torch.device, window: int = 0
+    network: Segmentor, pixels: Tensor, size: tuple[int, int], device: torch.device, window: int = 0
 ) -> Tensor:
     """The best class of every pixel, (h, w) int64, on the device.
 
     Args:
         network: in eval mode.
-        image: (3, H, W) in [0, 1].
+        pixels: (3, H, W) uint8.
         size: (h, w) of the result, to which the logits are resized.
-        window: side in pixels of windows that slide over the image by half of it; 0 predicts the whole image.
+        window: side in pixels of windows that slide over the image by half of it; 0 predicts the whole image. With
+            windows the logits of one row of them are kept at a time.
     """
-    x = normalise(image)[None].to(device, non_blocking=True)
-    logits = sliding_predict(window_scores(network), x, window, max(window // 2, 1)) if window else network.predict(x)
-    if logits.shape[-2:] != size:
-        logits = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
-    return logits[0].argmax(0)
+
+    def scores(images: Tensor, of: Callable[[Tensor], Tensor] = network.predict) -> Tensor:
+        return of(normalise(images.float() / 255).to(device, non_blocking=True))
+
+    bands: Iterable[Tensor] = (
+        [scores(pixels[None])]
+        if not window
+        else sliding_rows(partial(scores, of=window_scores(network)), pixels[None], window, max(window // 2, 1))
+    )
+    if pixels.shape[-2:] != size:
+        logits = torch.cat(list(bands), dim=-2)
+        bands = [nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)]
+    # in bytes, and with `map`, which lets go of a band before it asks for the next
+    return torch.cat(list(map(best_class, bands))).long()
+
+
+def best_class(logits: Tensor) -> Tensor:
+    """(1, K, H, W) -> (H, W) uint8; there are at most 254 classes."""
+    return logits[0].argmax(0).byte()
 
 
 def evaluate(
@@ -136,7 +152,7 @@ def evaluate(
     for index in tqdm(range(rank, len(domain), world), title, leave=False, disable=rank > 0):
         pixels, labels = domain.with_labels(index)
         size = (labels.shape[0], labels.shape[1])
-        predicted = predict_ids(network, pixels.float() / 255, size, device, window)
+        predicted = predict_ids(network, pixels, size, device, window)
         # counted there: the next image is read while the device still predicts this one
         confusion += confusion_matrix(labels.to(device, non_blocking=True), predicted, num_classes)
         if on_prediction is not None:

@@ -108,7 +108,7 @@ class Domain:
 
 
 def fit(x: Tensor, frame: tuple[int, int] | None, scale: float = 1.0) -> Tensor:
-    """Bytes (3, H, W) or labels (H, W), fitted into the frame and scaled; bilinear without smoothing, labels nearest."""
+    """Bytes (3, H, W), bilinear without smoothing, or labels (H, W), nearest: fitted into the frame and scaled."""
     own = (x.shape[-2], x.shape[-1])
     rows, cols = fitted(own, frame) if frame else own
     size = (round(rows * scale), round(cols * scale))

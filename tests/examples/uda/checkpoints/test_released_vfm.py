@@ -87,7 +87,7 @@ def test_weights_only(network, tmp_path):
     content = read_weights_only(path)
     assert not Planted.ran
     assert content["hyper_parameters"]["lr"] == 5e-5
-    assert type(content["hyper_parameters"]["network"]).__name__ == "_LeftOut"
+    assert not isinstance(content["hyper_parameters"]["network"], nn.Module)
     loaded = load_networks(path)
     assert not Planted.ran
     assert set(loaded.networks) == {"student", "teacher"}
@@ -118,9 +118,9 @@ def test_windows_are_averaged_as_probabilities():
     """As VFM-UDA evaluates: softmax of each window, the mean where they overlap."""
     torch.manual_seed(0)
     network = build_network("small_vit", "light", 5).eval()
-    image = torch.rand(3, 32, 48)
+    image = torch.randint(0, 256, (3, 32, 48), dtype=torch.uint8)
     with torch.no_grad():
-        x = normalise(image)[None]
+        x = normalise(image / 255)[None]
         left, right = (network.predict(x[..., start : start + 32]).softmax(1) for start in (0, 16))
     both = torch.cat([left[..., :16], (left[..., 16:] + right[..., :16]) / 2, right[..., 16:]], dim=-1)
     assert torch.equal(predict_ids(network, image, (32, 48), torch.device("cpu"), window=32), both[0].argmax(0))

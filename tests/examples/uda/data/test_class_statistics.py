@@ -142,7 +142,7 @@ def test_bad_files_are_found_before_training(root, tmp_path):
     [
         ([{"file": "labels/0.png"}, {"file": "labels/1.png"}], r"says 0 pixels of road in .*0\.png, which has 4"),
         (
-            [{"0": 4, "2": 2, "file": "0.png"}, {"0": 6, "file": "1.png"}],
+            [{"0": 4, "2": 2, "file": "0"}, {"0": 6, "file": "1"}],
             r"says 6 pixels of road in .*1\.png, .* has 3",
         ),
     ],

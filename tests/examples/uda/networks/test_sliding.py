@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given
@@ -27,6 +29,8 @@ def test_windows_cover_the_image(height: int, width: int, window: int, data: st.
     boxes = sliding_boxes((height, width), window, stride)
     parts = [box.crop(image) for box in boxes]
     torch.testing.assert_close(merge(parts, boxes, (height, width)), image)
+    by_rows = sliding_predict(lambda x: 3 * x, image, window, stride)
+    assert torch.equal(by_rows, merge([3 * part for part in parts], boxes, (height, width)))
     assert len(set(boxes)) == len(boxes)
 
 
@@ -34,6 +38,20 @@ def test_sliding_predict_of_a_pointwise_network_changes_nothing() -> None:
     images = torch.rand(2, 3, 20, 33)
     out = sliding_predict(lambda x: 2 * x, images, window=8, stride=5)
     torch.testing.assert_close(out, 2 * images)
+
+
+def test_windows_are_kept_no_longer_than_they_are_added() -> None:
+    alive: list[int] = []
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def predict(crop: torch.Tensor) -> torch.Tensor:
+        alive.append(sum(ref() is not None for ref in made))
+        out = crop + 1
+        made.append(weakref.ref(out))
+        return out
+
+    sliding_predict(predict, torch.rand(1, 3, 40, 40), window=8, stride=8)
+    assert len(alive) == 25 and max(alive) <= 1
 
 
 def test_merge_is_zero_where_no_window_lies() -> None:

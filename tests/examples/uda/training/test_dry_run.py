@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import train_dacs_mrm
 import train_mic_mrm
+from uda.data.class_statistics import count
+from uda.data.domain import open_domain
 from uda.training import dry_run
 from uda.training.loop import train
 
@@ -100,3 +104,26 @@ def test_a_dry_run_has_what_follows_a_step(settings):
     cfg = dataclasses.replace(settings, dry_run=True)
     train(cfg, train_mic_mrm.train_step, lambda *args: seen.append(args[0]))
     assert seen and set(seen) == {1}
+
+
+def test_a_dry_run_reads_the_statistics_of_rare_class_sampling(settings, scenes, tmp_path, capsys):
+    """Those that lie beside the data: sound, without a class, of another form."""
+    root = tmp_path / "gta5"
+    shutil.copytree(scenes[0], root)
+    domain = open_domain(f"gta5:{root}")
+    counts = count(domain, range(len(domain)))
+    files = [sample.label.name for sample in domain.samples]
+    cfg = dataclasses.replace(settings, source=f"gta5:{root}", rare_classes=True, rare_min_pixels=10, dry_run=True)
+
+    def tried(entries):
+        (root / "sample_class_stats.json").write_text(json.dumps(entries))
+        train(cfg, train_dacs_mrm.train_step)
+        return " ".join(capsys.readouterr().out.split())
+
+    sound = [{**{str(k): n for k, n in pixels.items()}, "file": file} for pixels, file in zip(counts, files)]
+    assert "rare class sampling has the statistics of 6 files" in tried(sound)
+    said = tried([{"file": file} for file in files])
+    assert re.search(r"sample_class_stats\.json: says 0 pixels of .*; not used, delete it", said)
+    assert "all 6 label files are read before a first run" in said
+    with pytest.raises(ValueError, match=r"sample_class_stats\.json: expected the statistics of DAFormer's"):
+        tried([{"0": 3}])
