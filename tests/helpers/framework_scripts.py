@@ -24,7 +24,7 @@ from pages import ROOT
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
-import mrm_loss.masking
+import mrm_loss.rebuilder
 
 PAGE = ROOT / "examples" / "frameworks.md"
 
@@ -59,7 +59,7 @@ def whole(gradient: Tensor) -> Tensor:
     return gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
 
 
-def same_mask(batch_size: int, grid: tuple[int, int], *_: Any) -> Tensor:
+def same_mask(batch_size: int, grid: tuple[int, int], *_: Any, **__: Any) -> Tensor:
     """Instead of a random one: the same for every image, so that batches may be split."""
     return (torch.arange(grid[0] * grid[1]) % 5 < 2).view(1, 1, *grid).expand(batch_size, 1, *grid)
 
@@ -68,7 +68,7 @@ def run(code: str, dtype: torch.dtype = torch.float64) -> tuple[dict[str, Any], 
     """Runs a script that goes on from the page's first block, with one mask for all; returns its names too."""
     names: dict[str, Any] = {"__name__": "__main__"}
     recording = Recording()
-    draw, mrm_loss.masking.draw_mask = mrm_loss.masking.draw_mask, same_mask
+    draw, mrm_loss.rebuilder.random_mask = mrm_loss.rebuilder.random_mask, same_mask
     hook = register_optimizer_step_post_hook(recording.record)
     torch.set_default_dtype(dtype)
     try:
@@ -77,7 +77,7 @@ def run(code: str, dtype: torch.dtype = torch.float64) -> tuple[dict[str, Any], 
     finally:
         torch.set_default_dtype(torch.float32)
         hook.remove()
-        mrm_loss.masking.draw_mask = draw
+        mrm_loss.rebuilder.random_mask = draw
     return names, recording
 
 
