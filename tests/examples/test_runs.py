@@ -385,9 +385,9 @@ def test_rates_that_are_changed_on_resuming_are_used(settings):
 @pytest.mark.parametrize("name", ["my runs/straße's", "$(run)"])
 def test_the_way_to_go_on_can_be_copied_into_a_shell(settings, tmp_path, name):
     own = dataclasses.replace(settings, out=str(tmp_path / name))
-    run, stop = Run(own, train_dacs_mrm.Student), Interrupts()
+    run, stop = Run(own), Interrupts()
     with pytest.raises(FileExistsError, match="go on with it: --resume ") as exists:
-        Run(own, train_dacs_mrm.Student)
+        Run(own)
     run.save()
     with pytest.raises(SystemExit, match="interrupted") as stopped, telling_how_to_go_on(run, stop):
         raise KeyboardInterrupt
