@@ -56,8 +56,7 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
     if step > 0:
         update_teacher(teacher, network, step, cfg.alpha)
     with torch.no_grad(), models.autocast():
-        logits = teacher.predict(target)
-    labels, weights = pseudo_label(logits, cfg.threshold)
+        labels, weights = pseudo_label(teacher.predict(target), cfg.threshold)
     weights = mean_over_ranks(weights) * batch.target_trusted
     losses["trust"] = weights.mean()
 

@@ -86,7 +86,6 @@ def test_arms_pair_by_seed(settings, tmp_path):
         batches = []
 
         def spy(step, batch, models, cfg, draws, batches=batches):
-            assert draws.classes == len(models.classes)
             batches.append((batch, draws.pasted(batch.source_labels), draws.colours("mixed", batch.target_images)))
             return train_dacs_mrm.train_step(step, batch, models, cfg, draws)
 
@@ -255,7 +254,7 @@ def test_two_processes(settings):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = launch(*torchrun, str(EXAMPLES / "train_mic_mrm.py"), *flags(settings, method="mic"))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\nmIoU") == 1
+    assert done.stdout.count("\nmIoU  ") == 1
     assert done.stdout.count("step 2: mIoU") == 1
     result = json.loads((Path(settings.out) / "result.json").read_text())
     # one network was evaluated and saved, with BatchNorm's statistics of both processes

@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-import train_dacs_mrm
 from uda.training import report as report_module
 from uda.training.report import draw_curves, report, save_panel, smooth, what_next
 from uda.training.run import Run
