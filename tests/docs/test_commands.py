@@ -17,7 +17,7 @@ pytest.importorskip("PIL", reason="the scripts need the examples extra")
 
 COMMANDS = [block for page in PAGES for block in blocks(page) if block.language == ""]
 IN_TABLES = [
-    Block(page, "", line) for page in PAGES for line in re.findall(r"`(python examples/[^`]+)`", page.read_text())
+    Block(page, "", line) for page in PAGES for line in re.findall(r"`(python examples/[^`]+)`", page.read_text("utf-8"))
 ]
 SCRIPTS = [block for page in PAGES for block in blocks(page) if block.language == "bash"]
 RUN_ELSEWHERE = ("pip install mrm-loss", "python3 -m venv .venv")  # the latter by .ci/run, to the letter
