@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from place import Place, earlier
-from runs import Outcome, fault
+from runs import ENDED, Outcome, fault
 
 
 class Code:
@@ -132,6 +132,55 @@ def _(place: Place) -> Outcome:
     runs = [place.train("--scenes", str(place.root / "s")) for _ in range(2)]
     ends = [run.outcome() for run in runs]
     return max(ends, key=lambda end: end.status)
+
+
+@fault("resuming", "an image of the source was added and another removed since the checkpoint")
+def _(place: Place) -> Outcome:
+    run = place.train(iterations=2)
+    run.wait()
+    for kind in ("images", "labels"):
+        first, second, *_ = sorted(run.data.glob(f"gta5/{kind}/*.png"))
+        shutil.copy(first, first.with_name("new.png"))
+        second.unlink()
+    again = place.resume(folder=run.folder)
+    outcome = again.outcome()
+    said = [line for line in again.said().splitlines() if "the data have changed" in line]
+    outcome.line = said[0] if said else ""
+    return outcome.keeping(f"{ENDED}; {outcome.kept}" if outcome.status == 0 else outcome.kept)
+
+
+# downloads that went wrong
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+PAGE = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>\n"
+
+
+def download(place: Place, content: str, name: str = "download.pth") -> str:
+    (place.root / name).write_text(content)
+    return str(place.root / name)
+
+
+@fault("files that are something else", "a Git LFS pointer as the checkpoints of `--resume`")
+def _(place: Place) -> Outcome:
+    for path in earlier(place.root).glob("checkpoint*.pt"):
+        path.write_text(POINTER)
+    return place.resume().outcome()
+
+
+@fault("files that are something else", "a Git LFS pointer given to evaluate.py")
+def _(place: Place) -> Outcome:
+    return place.script("evaluate.py", download(place, POINTER)).outcome()
+
+
+@fault("files that are something else", "a web page as `--init`")
+def _(place: Place) -> Outcome:
+    return place.train("--init", download(place, PAGE)).outcome()
+
+
+@fault("files that are something else", "a web page as `--encoder-weights`")
+def _(place: Place) -> Outcome:
+    weights = download(place, PAGE, "resnet18.safetensors")
+    return place.train("--encoder", "resnet18", "--decoder", "deeplabv2", "--encoder-weights", weights).outcome()
 
 
 # files that run code when they are unpickled

@@ -67,7 +67,7 @@ class Bench:
             self.models.imagenet = Encoder(settings.encoder).eval().requires_grad_(False).to(self.device)
         self.mrm = self.models.mrm
         network, mrm = optimizers_of(self.settings, self.models.network, self.mrm)
-        without = dataclasses.replace(self.settings, mrm_rebuild=False)
+        without = dataclasses.replace(self.settings, mrm_mask_only=True)
         self.mask_tokens: Any = mrm_of(without, self.models.network)
         self.mask_tokens.to(self.device)
         tokens = torch.optim.AdamW(self.mask_tokens.parameters(), lr=0.0)

@@ -16,9 +16,8 @@ from pages import PAGES, ROOT, Block, blocks, commands
 pytest.importorskip("PIL", reason="the scripts need the examples extra")
 
 COMMANDS = [block for page in PAGES for block in blocks(page) if block.language == ""]
-IN_TABLES = [
-    Block(page, "", line) for page in PAGES for line in re.findall(r"`(python examples/[^`]+)`", page.read_text("utf-8"))
-]
+INLINE = r"`(python examples/[^`]+)`"  # in tables
+COMMANDS += [Block(page, "", line) for page in PAGES for line in re.findall(INLINE, page.read_text(encoding="utf-8"))]
 SCRIPTS = [block for page in PAGES for block in blocks(page) if block.language == "bash"]
 RUN_ELSEWHERE = ("pip install mrm-loss", "python3 -m venv .venv")  # the latter by .ci/run, to the letter
 TOOLS = ("git", "pip", "cd", "ruff", "mypy", "bash", "tensorboard", "jupyter")
@@ -70,7 +69,7 @@ def accept(words: list[str], monkeypatch) -> None:
         runpy.run_path(str(script), run_name="__main__")
 
 
-@pytest.mark.parametrize("block", COMMANDS + IN_TABLES, ids=lambda block: block.name)
+@pytest.mark.parametrize("block", COMMANDS, ids=lambda block: block.name)
 def test_commands_are_accepted(block: Block, placeholders, monkeypatch):
     for words in commands(block):
         if " ".join(words).startswith(RUN_ELSEWHERE) or words[0] in TOOLS:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from ..runtime.files import read_tensors
+from ..runtime.files import mistaken_for, read_tensors
 
 _LEVELS = 4
 _HUB = ("hub", "imagenet")  # weights of these names are fetched
@@ -123,6 +123,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         try:
+            if other := mistaken_for(path):
+                raise ValueError(other)
             return load_file(path)
         except (SafetensorError, ValueError) as error:
             raise ValueError(f"encoder weights: {path}: expected a whole file of weights; {error}") from error

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from mrm_loss.layers import Block, sincos_position
 
+from ..runtime.devices import to_device
+
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     """Convolution, BatchNorm, ReLU."""
@@ -97,7 +99,7 @@ class SmallViT(nn.Module):
         """(B, 3, H, W) to the normalised outputs (B, C, H/8, W/8) of these blocks."""
         x = self.patch_embed(images)  # (B, rows, cols, C)
         rows, cols = x.shape[1:3]
-        x = x.flatten(1, 2) + sincos_position((rows, cols), self.embed_dim).to(x, non_blocking=True)
+        x = x.flatten(1, 2) + to_device(sincos_position((rows, cols), self.embed_dim), x.device, x.dtype)
         levels = []
         for index, block in enumerate(self.blocks):
             x = block(x)

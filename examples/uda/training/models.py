@@ -110,7 +110,7 @@ def mrm_of(settings: Settings, network: Segmentor) -> MRM | None:
             embed_dim=settings.mrm_width,
             depth=settings.mrm_depth,
             num_heads=settings.mrm_heads,
-            rebuild=settings.mrm_rebuild,
+            mask_only=settings.mrm_mask_only,
             loss_weight=settings.mrm_weight * settings.mrm_every,
         )
 
