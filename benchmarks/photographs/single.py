@@ -38,6 +38,8 @@ from trainers import (
     evaluate,
     mean_iou,
     mic_step,
+    mrm_of,
+    network_of,
     normalise,
     one_step,
     open_run,
@@ -88,7 +90,7 @@ def opened(arm: Arm, settings: Settings, work: Path) -> tuple[Run, StepFunction]
     run = open_run(dataclasses.replace(settings, out=str(work / "runs" / uuid.uuid4().hex)))
     if arm.before is not None and settings.uses_mrm:
         with own_rng(settings.seed, "rebuilder"):
-            arm.before(run.models.student.mrm)
+            arm.before(mrm_of(run.models))
     step = mic_step if arm.method == "mic" else partial(dacs_step, change=arm.change, noise=arm.noise)
     return run, step
 
@@ -108,7 +110,7 @@ def make_start(arm: Arm, settings: Settings, path: Path, work: Path) -> None:
     miou = mean_iou(run.evaluate()["student"])
     run.board.close()
     state = {
-        "network": run.models.student.network.state_dict(),
+        "network": network_of(run.models).state_dict(),
         "optimizer": run.optimizers[0].state_dict(),
         "miou": miou,
         "seconds": time.process_time() - began,
@@ -121,7 +123,7 @@ def make_start(arm: Arm, settings: Settings, path: Path, work: Path) -> None:
 
 def load_start(run: Run, start: dict[str, Any]) -> None:
     """The run as it is when self-training begins; the teacher starts from the same network."""
-    run.models.student.network.load_state_dict(start["network"])
+    network_of(run.models).load_state_dict(start["network"])
     run.models.teacher.load_state_dict(start["network"])
     run.optimizers[0].load_state_dict(start["optimizer"])
     run.step = run.settings.pretrain_iterations
@@ -210,13 +212,13 @@ def line_of(pair: str, name: str, settings: Settings, path: Path, work: Path) ->
     """What results/runs.jsonl holds of a run."""
     if not path.exists():
         make_start(ARMS[name], settings, path, work)
-    start = torch.load(path, weights_only=True)
+    start, checked_out = torch.load(path, weights_only=True), commit()
     result = run_arm(ARMS[name], settings, start, work)
     return {
         "arm": name,
         "pair": pair,
         "seed": settings.seed,
-        "commit": commit(),
+        "commit": checked_out,
         **result,
         "start": digest(start["network"]),
         "start student": round(start["miou"], 3),

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from trainers import Batch, Draws, Models, Settings, generator, mix, update_teacher
+from trainers import Batch, Draws, Models, Settings, generator, mix, mrm_of, network_of, update_teacher
 
 from mrm_loss import frozen_norm_stats, weighted_cross_entropy
 
@@ -77,7 +77,7 @@ def cells(mask: Tensor, level: Tensor) -> Tensor:
 
 def rebuilt(now: Now, feats: Levels, mask: Tensor) -> Levels:
     """What the Rebuilder, or the mask token where --mrm-rebuild is off, makes of it."""
-    levels: Levels = now.models.student.mrm.rebuild(feats, mask)[0]
+    levels: Levels = mrm_of(now.models).rebuild(feats, mask)[0]
     return levels
 
 
@@ -153,11 +153,10 @@ class Change:
     joined: bool = False
 
     def losses(self, now: Now, feats: Levels, labels: Tensor, weights: Tensor) -> Tensor:
-        network, mask = now.models.student.network, now.draws.masked("mrm", labels)
+        decoder, mask = network_of(now.models).decoder, now.draws.masked("mrm", labels)
         total: Any = 0.0
         for hidden in (mask, ~mask) if self.twice else (mask,):
-            logits = network.decode(self.fill(now, feats, hidden))
-            logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+            logits = upsample(decoder(self.fill(now, feats, hidden)), labels)
             counted = weights * cells(hidden, labels[:, None])[:, 0] if self.masked_alone else weights
             total = total + self.loss(now, logits, labels, counted)
         return self.factor(now) * now.cfg.mrm_weight * total / (2 if self.twice else 1)
@@ -167,11 +166,21 @@ class Change:
         if self.factor(now) == 0:
             return torch.zeros(())
         images, labels, weights = self.inputs(now)
-        student = now.models.student
-        with frozen_norm_stats(student) if now.cfg.mrm_freeze_norm else nullcontext():
-            loss = self.losses(now, student.network.encode(images), labels, weights)
+        network = network_of(now.models)
+        with frozen_norm_stats(network) if now.cfg.mrm_freeze_norm else nullcontext():
+            loss = self.losses(now, network.encoder(images), labels, weights)
         loss.backward()
         return loss.detach()
+
+
+def upsample(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits (B, K, h, w) at the size of the labels (B, H, W)."""
+    return F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def pixel_loss(logits: Tensor, labels: Tensor, weights: Tensor | float = 1.0) -> Tensor:
+    """Cross-entropy at the size of the labels, mean over all pixels."""
+    return weighted_cross_entropy(upsample(logits, labels), labels, weights)
 
 
 def dacs_step(
@@ -189,17 +198,17 @@ def dacs_step(
         change: the pass beside it; None: DACS alone.
         noise: share of the pseudo-labels' blocks that get a class at random, for all passes.
     """
-    network, teacher = models.student.network, models.teacher
+    network, teacher = network_of(models), models.teacher
     if step < 0 or cfg.method == "source-only":
         images = draws.colours("source", batch.source_images) if cfg.augment_source else batch.source_images
-        loss = network.loss(network.encode(images), batch.source_labels)
+        loss = pixel_loss(network.decoder(network.encoder(images)), batch.source_labels)
         loss.backward()
         return {"source": loss.detach()}
     if step > 0:
         update_teacher(teacher, network, step, cfg.alpha)
 
     # supervised, on the source
-    source = network.loss(network.encode(batch.source_images), batch.source_labels)
+    source = pixel_loss(network.decoder(network.encoder(batch.source_images)), batch.source_labels)
     source.backward()
 
     # pseudo-labels of the target; one weight for all of it: the share of confident pixels
@@ -216,8 +225,8 @@ def dacs_step(
     images = draws.colours("mixed", mix(pasted, batch.source_images, batch.target_images))
     mixed_labels = mix(pasted, batch.source_labels, labels)
     mixed_weights = mix(pasted, torch.ones_like(weights), weights)
-    feats = network.encode(images)
-    loss = network.loss(feats, mixed_labels, mixed_weights)
+    feats = network.encoder(images)
+    loss = pixel_loss(network.decoder(feats), mixed_labels, mixed_weights)
     now = Now(
         step,
         models,

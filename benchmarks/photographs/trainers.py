@@ -37,6 +37,16 @@ def open_run(settings: Settings) -> Run:
     return run
 
 
+def network_of(models: Models) -> Any:
+    """The network that is trained."""
+    return models.student.network
+
+
+def mrm_of(models: Models) -> Any:
+    """Its MRM; None where that is off."""
+    return models.student.mrm
+
+
 class Kept(Domain):
     """A domain that decodes each file once: half of a step's time on one CPU thread otherwise goes into that."""
 
@@ -90,6 +100,8 @@ __all__ = [
     "mean_iou",
     "mic_step",
     "mix",
+    "mrm_of",
+    "network_of",
     "normalise",
     "one_step",
     "open_domain",
