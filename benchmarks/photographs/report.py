@@ -18,7 +18,7 @@ from paired import Paired, paired
 RESULTS = Path(__file__).parent / "results"
 Line = dict[str, Any]
 
-HEAD = "Made by `python benchmarks/photographs/report.py` from runs.jsonl. mIoU in percent, of the student at the last step."
+HEAD = "Made by `python benchmarks/photographs/report.py` from runs.jsonl. mIoU in percent, at the last step."
 
 
 def of(lines: list[Line], pair: str, arm: str, key: str = "student") -> dict[int, float]:

@@ -1,12 +1,12 @@
 """Runs what is missing of the queue, in its order, and keeps one line per run in results/runs.jsonl.
 
-    python benchmarks/photographs/run.py --camvid PATH --idd PATH                            # all, a run per core at a time
-    python benchmarks/photographs/run.py --camvid PATH --pairs day-dusk --arms dacs --seeds 0   # one row, of the queue or not
-    python benchmarks/photographs/run.py --list                                              # what is missing
+    python benchmarks/photographs/run.py --camvid PATH --idd PATH                 # all, one run per core at a time
+    python benchmarks/photographs/run.py --camvid PATH --idd PATH --pairs camvid-idd --arms dacs dacs+mrm --seeds 0
+    python benchmarks/photographs/run.py --list                                   # what is missing
 
-Links to the data, weights, drawn scenes and the starts that runs share are made below --work by the run that first needs
-them. A run is one process with one thread; what was interrupted is run again from its start. A run that has its line is
-not run again: delete the line to do so.
+Links to the data, weights, drawn scenes and the starts that runs share are made below --work by the run that first
+needs them. A run is one process with one thread; what was interrupted is run again from its start. A run that has its
+line is not run again: delete the line to do so.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from arms import ARMS, QUEUE
 from data import PAIRS
-from single import add_places, others_of, settings_of, start_file
+from single import add_places
 
 RESULTS = Path(__file__).parent / "results" / "runs.jsonl"
 SINGLE = Path(__file__).with_name("single.py")
 
-# one thread; memory is kept by the process in place of being given back and asked for in every pass, and in large pages:
-# a fifth of a step's time, with the same numbers
+# one thread; the process keeps its memory, in large pages, in place of giving it back after every pass: a fifth of a
+# step's time, with the same numbers
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "THP_MEM_ALLOC_ENABLE": "1"}
 ENVIRONMENT |= {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -58,51 +57,40 @@ def missing(lines: list[dict[str, Any]], pairs: list[str], arms: list[str], seed
 
 
 class Runner:
-    """Runs jobs, several at a time; runs that share a start wait until one of them has made it."""
+    """Runs jobs, several at a time."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args, self.deadline = args, time.monotonic() + args.seconds
-        self.writing, self.starting = threading.Lock(), defaultdict[Path, threading.Lock](threading.Lock)
+        self.args, self.deadline, self.writing = args, time.monotonic() + args.seconds, threading.Lock()
 
     def __call__(self, job: Job) -> str:
         """Returns what went wrong, which must not keep the other runs from theirs."""
         if time.monotonic() > self.deadline:
             return ""
         pair, arm, seed = job
-        args = self.args
-        try:
-            with self.writing:  # one writes links, weights and scenes
-                settings = settings_of(pair, ARMS[arm], seed, args.work, args.camvid, args.idd, **others_of(args))
-        except (SystemExit, FileNotFoundError) as error:
-            return f"{pair}, {arm}, seed {seed}: {error}"
-        start = start_file(pair, ARMS[arm], settings, args.work)
-        with self.starting[start]:
-            if not start.exists() and (failed := self.call(job, "--start").returncode):
-                return f"{pair}, {arm}, seed {seed}: the start failed with {failed}; see {self.log(job)}"
-        done = self.call(job)
+        log = self.args.work / "logs" / f"{pair}-{arm.replace(' ', '-')}-seed{seed}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as file:
+            done = subprocess.run(
+                self.words(job), env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=file, text=True
+            )
         if done.returncode:
-            return f"{pair}, {arm}, seed {seed}: failed with {done.returncode}; see {self.log(job)}"
+            last = (log.read_text().splitlines() or [""])[-1]
+            return f"{pair}, {arm}, seed {seed}: failed with {done.returncode}: {last}; see {log}"
         line = json.loads(done.stdout.splitlines()[-1])
         with self.writing:
             print(f"{time.strftime('%H:%M')} {pair}, {arm}, seed {seed}: {line['student']:.2f}", flush=True)
-            if not args.short:
-                args.results.parent.mkdir(parents=True, exist_ok=True)
-                with args.results.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
+            self.args.results.parent.mkdir(parents=True, exist_ok=True)
+            with self.args.results.open("a") as results:
+                results.write(json.dumps(line) + "\n")
         return ""
 
-    def call(self, job: Job, *flags: str) -> subprocess.CompletedProcess[str]:
+    def words(self, job: Job) -> list[str]:
         pair, arm, seed = job
-        words = [sys.executable, str(SINGLE), pair, arm, "--seed", str(seed), "--work", str(self.args.work), *flags]
-        words += ["--set", *self.args.set] + ["--try"] * self.args.short
-        path = self.log(job)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as log:
-            return subprocess.run(words, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=log, text=True)
-
-    def log(self, job: Job) -> Path:
-        pair, arm, seed = job
-        return Path(self.args.work / "logs" / f"{pair}-{arm.replace(' ', '-')}-seed{seed}.log")
+        words = [sys.executable, str(SINGLE), pair, arm, "--seed", str(seed), "--work", str(self.args.work)]
+        for option in ("camvid", "idd"):
+            path = getattr(self.args, option)
+            words += [f"--{option}", str(path)] if path else []
+        return [*words, "--set", *self.args.set]
 
 
 def main() -> None:

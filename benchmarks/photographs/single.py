@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import fcntl
 import hashlib
 import json
-import os
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,6 @@ from trainers import (
     commit,
     confusion_matrix,
     device_name,
-    evaluate,
     mean_iou,
     mic_step,
     mrm_of,
@@ -102,7 +103,7 @@ def advance(run: Run, step_function: StepFunction, stop: int) -> None:
         run.step += 1
 
 
-def make_start(arm: Arm, settings: Settings, path: Path, work: Path) -> None:
+def make_start(settings: Settings, path: Path, work: Path) -> None:
     """Trains on the source alone and keeps the network and its optimiser's state."""
     began = time.process_time()
     run, step_function = opened(Arm(), dataclasses.replace(settings, method="dacs", mrm_weight=0.0), work)
@@ -115,10 +116,8 @@ def make_start(arm: Arm, settings: Settings, path: Path, work: Path) -> None:
         "miou": miou,
         "seconds": time.process_time() - began,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}")
-    torch.save(state, part)
-    part.replace(path)
+    torch.save(state, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
 
 
 def load_start(run: Run, start: dict[str, Any]) -> None:
@@ -208,10 +207,12 @@ def digest(network: dict[str, Tensor] | nn.Module) -> str:
     return whole.hexdigest()[:12]
 
 
-def line_of(pair: str, name: str, settings: Settings, path: Path, work: Path) -> dict[str, Any]:
+def line_of(pair: str, name: str, settings: Settings, work: Path) -> dict[str, Any]:
     """What results/runs.jsonl holds of a run."""
-    if not path.exists():
-        make_start(ARMS[name], settings, path, work)
+    path = start_file(pair, ARMS[name], settings, work)
+    with alone(path.with_suffix(".lock")):
+        if not path.exists():
+            make_start(settings, path, work)
     start, checked_out = torch.load(path, weights_only=True), commit()
     result = run_arm(ARMS[name], settings, start, work)
     return {
@@ -234,14 +235,21 @@ def add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--idd", type=Path, help="IDD-Lite's folder idd20k_lite")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "photographs", help="links, weights and starts")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings, in JSON; to try")
-    parser.add_argument("--try", action="store_true", dest="short", help="a few steps of everything")
 
 
-def others_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Settings by --set and --try."""
-    given = dict(word.split("=", 1) for word in args.set)
-    others = {k: tuple(v) if isinstance(v := json.loads(text), list) else v for k, text in given.items()}
-    return others | ({"pretrain_iterations": 4, "iterations": 4, "eval_every": 2} if args.short else {})
+def given(words: list[str]) -> dict[str, Any]:
+    """Settings by --set."""
+    values = {name: json.loads(text) for name, text in (word.split("=", 1) for word in words)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """One process at a time, the others wait: for a file that whoever comes first makes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def main() -> None:
@@ -250,17 +258,11 @@ def main() -> None:
     parser.add_argument("arm", choices=list(ARMS), metavar="ARM")
     parser.add_argument("--seed", type=int, default=0)
     add_places(parser)
-    parser.add_argument("--start", action="store_true", help="make the start alone")
     args = parser.parse_args()
     torch.set_num_threads(1)  # so that numbers do not depend on the cores
-    arm = ARMS[args.arm]
-    settings = settings_of(args.pair, arm, args.seed, args.work, args.camvid, args.idd, **others_of(args))
-    path = start_file(args.pair, arm, settings, args.work)
-    if args.start:
-        if not path.exists():
-            make_start(arm, settings, path, args.work)
-        return
-    print(json.dumps(line_of(args.pair, args.arm, settings, path, args.work)))
+    with alone(args.work / "lock"):
+        cfg = settings_of(args.pair, ARMS[args.arm], args.seed, args.work, args.camvid, args.idd, **given(args.set))
+    print(json.dumps(line_of(args.pair, args.arm, cfg, args.work)))
 
 
 if __name__ == "__main__":

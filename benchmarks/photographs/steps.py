@@ -30,7 +30,8 @@ class Now:
     cfg: Settings
     draws: Draws
     target: tuple[Tensor, Tensor, Tensor]  # images, pseudo-labels, weights: the batch's share of confident pixels
-    mixed: tuple[Tensor, Tensor, Tensor]  # the same of DACS's mixed images, which are augmented
+    source: tuple[Tensor, Tensor, Tensor]  # images, labels, weights of 1
+    mixed: tuple[Tensor, Tensor, Tensor]  # of DACS's mixed images, which are augmented
     probabilities: Tensor  # (B, K, H, W), the teacher's on the target images
     trusted: Tensor  # (B, H, W) of 0 and 1: where pseudo-labels are trusted at all
 
@@ -65,6 +66,11 @@ def each_pixel(now: Now) -> tuple[Tensor, Tensor, Tensor]:
 def mixed(now: Now) -> tuple[Tensor, Tensor, Tensor]:
     """DACS's mixed images, whose source pixels have true labels."""
     return now.mixed
+
+
+def source(now: Now) -> tuple[Tensor, Tensor, Tensor]:
+    """The source's images and labels, which are true."""
+    return now.source
 
 
 # --- what stands in the masked cells
@@ -208,8 +214,8 @@ def dacs_step(
         update_teacher(teacher, network, step, cfg.alpha)
 
     # supervised, on the source
-    source = pixel_loss(network.decoder(network.encoder(batch.source_images)), batch.source_labels)
-    source.backward()
+    on_source = pixel_loss(network.decoder(network.encoder(batch.source_images)), batch.source_labels)
+    on_source.backward()
 
     # pseudo-labels of the target; one weight for all of it: the share of confident pixels
     with torch.no_grad():
@@ -233,6 +239,7 @@ def dacs_step(
         cfg,
         draws,
         (batch.target_images, labels, weights),
+        (batch.source_images, batch.source_labels, torch.ones_like(weights)),
         (images, mixed_labels, mixed_weights),
         probabilities,
         batch.target_trusted,
@@ -240,7 +247,7 @@ def dacs_step(
     if change is not None and change.joined:
         loss = loss + change.losses(now, feats, mixed_labels, mixed_weights)
     loss.backward()
-    losses = {"source": source.detach(), "mixed": loss.detach(), "trust": weights.mean()}
+    losses = {"source": on_source.detach(), "mixed": loss.detach(), "trust": weights.mean()}
 
     if change is not None and not change.joined:
         losses["mrm"] = change.own_pass(now)

@@ -1,5 +1,7 @@
 """All that these benchmarks take from the trainers, in one place."""
 
+# ruff: noqa: F401
+
 from __future__ import annotations
 
 import sys
@@ -7,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT), str(ROOT / "examples"), str(ROOT / "benchmarks")]
 
 import train_dacs_mrm
 import train_mic_mrm
@@ -15,10 +17,11 @@ from shared.provenance import commit, device_name
 from torch import Tensor
 from uda.checkpoints.evaluation import class_iou, confusion_matrix, evaluate, mean_iou
 from uda.data.batches import Batch, batches
-from uda.data.domain import Domain, open_domain
+from uda.data.domain import Domain
+from uda.data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES
 from uda.data.transforms import normalise
 from uda.runtime.rng import generator, own_rng
-from uda.scenes.write import write_scenes
+from uda.scenes import write as scenes
 from uda.selftraining.draws import Draws
 from uda.selftraining.mixing import mix
 from uda.selftraining.teacher import pseudo_label, update_teacher
@@ -77,37 +80,3 @@ class Kept(Domain):
 
 def kept(domain: Domain | None) -> Any:
     return None if domain is None else Kept(domain)
-
-
-__all__ = [
-    "ROOT",
-    "Batch",
-    "Domain",
-    "Draws",
-    "Models",
-    "Run",
-    "Settings",
-    "StepFunction",
-    "batches",
-    "batches_of",
-    "class_iou",
-    "commit",
-    "confusion_matrix",
-    "dacs_step",
-    "device_name",
-    "evaluate",
-    "generator",
-    "mean_iou",
-    "mic_step",
-    "mix",
-    "mrm_of",
-    "network_of",
-    "normalise",
-    "one_step",
-    "open_domain",
-    "open_run",
-    "own_rng",
-    "pseudo_label",
-    "update_teacher",
-    "write_scenes",
-]
