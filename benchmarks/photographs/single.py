@@ -25,7 +25,7 @@ import torch
 from arms import ARMS, COMMON, SETTINGS, Arm
 from data import PAIRS, write_domain, write_weights
 from steps import dacs_step
-from torch import Tensor, nn
+from torch import Tensor
 from trainers import (
     ROOT,
     Run,
@@ -79,8 +79,9 @@ def settings_of(
 
 def start_file(pair: str, arm: Arm, settings: Settings, work: Path) -> Path:
     """Where the start lies that all arms share whose training on the source is the same."""
-    values = dataclasses.asdict(settings).items()
-    earlier = {k: v for k, v in values if k not in LATER and not k.startswith(("mrm_", "mic_"))}
+    defaults = dataclasses.asdict(Settings())
+    changed = {k: v for k, v in dataclasses.asdict(settings).items() if v != defaults[k]}
+    earlier = {k: v for k, v in changed.items() if k not in LATER and not k.startswith(("mrm_", "mic_"))}
     key = json.dumps([START, torch.__version__, pair, arm.oracle, earlier], sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     return work / "starts" / f"{pair}{'-oracle' * arm.oracle}-seed{settings.seed}-{digest}.pt"
@@ -136,8 +137,7 @@ def watch_labels(run: Run) -> dict[str, Any]:
     classes: accuracy by the label's class.
     """
     teacher, classes = run.models.teacher, run.models.classes
-    chosen = [i * len(run.target) // WATCHED for i in range(WATCHED)] if len(run.target) > WATCHED else None
-    indices = list(range(len(run.target))) if chosen is None else chosen
+    indices = sorted({i * len(run.target) // WATCHED for i in range(WATCHED)})
     total = sure_total = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     sure_pixels = pixels = 0
     size = run.settings.batch_size
@@ -199,8 +199,7 @@ def every_eighth(run: Run) -> Any:
     return type(run.validation)(some)
 
 
-def digest(network: dict[str, Tensor] | nn.Module) -> str:
-    state = network if isinstance(network, dict) else network.state_dict()
+def digest(state: dict[str, Tensor]) -> str:
     whole = hashlib.sha256()
     for name in sorted(state):
         whole.update(state[name].numpy().tobytes())
