@@ -120,7 +120,7 @@ def our_step(method: str, file: Path, args: argparse.Namespace) -> Callable[[], 
 
     bench = Bench(settings_of(method, file, args))
     bench.keep_only("baseline")
-    bench.models.imagenet.load_state_dict(bench.models.student.network.encoder.state_dict())
+    bench.models.imagenet.load_state_dict(bench.models.network.encoder.state_dict())
     return lambda: bench.step("baseline")
 
 

@@ -17,7 +17,7 @@ Overheads are medians of per-round ratios with 95 % bootstrap intervals, or rang
 of a step in a process of its own, with the optimisers' states: on a CPU of the first, whose time "alone" stands beside
 it, on CUDA of the second. Prediction is compared with that of a network which was built without MRM and took over the
 trained one's weights.
-Writes benchmarks/results/overhead-NAME.json, .md and .png.
+Writes benchmarks/results/overhead-NAME.json and .md.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shared.overhead_report import overhead, plot, table
+from shared.overhead_report import overhead, table
 from shared.overhead_steps import ADDED, Bench
 from shared.provenance import provenance
 from uda.runtime.meter import forget_peak, peak_memory
@@ -70,7 +70,7 @@ def measure(method: str, args: argparse.Namespace) -> dict[str, Any]:
         "network": ", ".join(network),
         "crop": list(bench.settings.crop),
         "batch_size": bench.settings.batch_size,
-        "parameters": sum(p.numel() for p in bench.models.student.network.parameters()),
+        "parameters": sum(p.numel() for p in bench.models.network.parameters()),
         "rebuilder_parameters": sum(p.numel() for p in bench.mrm.parameters()),
         "seconds": seconds,
         "derived": derived,
@@ -151,8 +151,6 @@ def main() -> None:
             print(f"{method}: MRM {overhead(results['rows'][-1], 'mrm')[0]:+.1f} %", flush=True)
         stem.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
     stem.with_suffix(".md").write_text(table(results))
-    if args.repeats:
-        plot(results, stem.with_suffix(".png"))
     print(table(results))
 
 

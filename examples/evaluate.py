@@ -6,7 +6,7 @@ python examples/evaluate.py iter_40000.pth --target cityscapes:PATH             
 python examples/evaluate.py iter_40000.pth --target cityscapes:PATH --classes synthia13 --which teacher
 torchrun --nproc-per-node=2 examples/evaluate.py runs/mic+mrm-seed0               # each process takes its share
 
-Prints IoU per class and mIoU, over the classes that have a labelled pixel, and writes them as JSON.
+Prints IoU per class and mIoU, over the classes that are labelled or predicted, and writes them as JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from uda.checkpoints.evaluation import SUBSETS, class_iou, evaluate, iou_table, mean_iou, save_prediction
+from uda.checkpoints.evaluation import (
+    SUBSETS,
+    class_iou,
+    evaluate,
+    iou_table,
+    mean_in_words,
+    mean_iou,
+    save_prediction,
+)
 from uda.checkpoints.loading import WHICH, Loaded, add_arguments, load_networks, pixels
 from uda.data.domain import Domain, open_domain
 from uda.data.labels import CITYSCAPES_NAMES
@@ -64,9 +72,9 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         "device": str(device),
     }
     if first:
-        print(iou_table(confusions, loaded.names, classes))
-        print(f"mean over {len(result['labelled'])} of {len(classes)} classes ({args.classes}), {missing(result)}")
         out.write_text(json.dumps(result, indent=2) + "\n")
+        print(iou_table(confusions, loaded.names, classes))
+        print(mean_in_words(confusions, loaded.names, classes))
         print(f"results: {out}" + (f"; pictures: {pictures}" if pictures else ""))
     return result
 
@@ -100,27 +108,24 @@ def subset_of(loaded: Loaded, domain: Domain, name: str) -> list[int]:
 
 
 def scores(confusions: dict[str, Tensor], names: list[str], classes: list[int]) -> dict[str, Any]:
-    """mIoU and IoU by network, IoU by class; `labelled` are the classes that the mean is taken over.
+    """mIoU and IoU by network, IoU by class; `labelled` are the classes that have a labelled pixel.
+
+    A class that is predicted and not labelled counts as 0 in a network's mean (see `mean_iou`) and is in its `iou`.
 
     Raises:
         ValueError: none of the classes has a labelled pixel.
     """
     seen = next(iter(confusions.values())).sum(1) > 0
-    labelled = [k for k in classes if seen[k]]
+    labelled = [names[k] for k in classes if seen[k]]
     if not labelled:
         raise ValueError(f"expected labelled pixels of {', '.join(names[k] for k in classes)}, found none")
     ious = {name: class_iou(confusion) for name, confusion in confusions.items()}
     return {
         "classes": [names[k] for k in classes],
-        "labelled": [names[k] for k in labelled],
+        "labelled": labelled,
         "miou": {name: mean_iou(confusion, classes) for name, confusion in confusions.items()},
-        "iou": {name: {names[k]: iou[k].item() for k in labelled} for name, iou in ious.items()},
+        "iou": {name: {names[k]: iou[k].item() for k in classes if not iou[k].isnan()} for name, iou in ious.items()},
     }
-
-
-def missing(result: dict[str, Any]) -> str:
-    absent = [name for name in result["classes"] if name not in result["labelled"]]
-    return f"no labelled pixel of {', '.join(absent)}" if absent else "all of which have labelled pixels"
 
 
 def saver(folder: Path, domain: Domain, loaded: Loaded) -> Callable[[int, Tensor], None]:

@@ -2,10 +2,11 @@
 
 python examples/predict.py runs/mic+mrm-seed0 street.jpg --out predictions
 python examples/predict.py runs/mic+mrm-seed0 photos/ --out predictions --overlay      # all images below the folder
-python examples/predict.py iter_40000.pth photos/ --out predictions --training-size
+python examples/predict.py iter_40000.pth photos/ --out predictions --size 0 0          # at the images' own size
 
 For each image NAME, of the image's own size: NAME_labelTrainIds.png holds the train ids, NAME_colour.png the classes'
-colours, NAME_overlay.png both in one picture. Images are read upright, as viewers show them (EXIF orientation).
+colours, NAME_overlay.png both in one picture. Images are read as in training, upright as viewers show them (EXIF
+orientation), and resized for the network to fit the frame that it is evaluated at; predictions are resized back.
 """
 
 from __future__ import annotations
@@ -15,17 +16,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
-from torch import Tensor
+from PIL import Image
 from tqdm import tqdm
 from uda.checkpoints.evaluation import predict_ids, prediction_files, save_prediction
 from uda.checkpoints.loading import WHICH, Loaded, add_arguments, load_networks, pixels
-from uda.data.domain import fitted
-from uda.data.images import naming, open_image
+from uda.data.domain import fit
+from uda.data.folders import images_below
+from uda.data.images import read_rgb
 from uda.runtime.command import command
 from uda.runtime.processes import start_processes
 
@@ -40,7 +38,8 @@ def main(words: Sequence[str] | None = None) -> int:
         refuse_to_overwrite(jobs, args.overlay)
     loaded = load_networks(args.checkpoint, (args.which,))
     print(loaded)
-    size = frame(loaded, args.size, args.training_size)
+    size = frame(loaded, args.size)
+    Image.MAX_IMAGE_PIXELS = args.max_pixels // 2  # above which Pillow warns; it refuses twice as many
     window = loaded.window if args.window is None else args.window
     device = start_processes(args.device)
     network = loaded.networks[args.which].to(device)
@@ -49,8 +48,8 @@ def main(words: Sequence[str] | None = None) -> int:
     bar = tqdm(jobs.items(), unit="image", dynamic_ncols=True)
     for base, path in bar:
         try:
-            picture = read(path)
-            x = resized(torch.from_numpy(picture).permute(2, 0, 1), size) / 255
+            picture = read_rgb(path)
+            x = fit(torch.from_numpy(picture).permute(2, 0, 1), size)
             predicted = predict_ids(network, x, (picture.shape[0], picture.shape[1]), device, window).cpu()
         except (ValueError, FileNotFoundError) as error:  # unreadable; the message names the file
             problem = str(error)
@@ -79,17 +78,9 @@ def find_jobs(source: Path, out: Path) -> Jobs:
         raise FileNotFoundError(f"{source}: expected an image or a folder of images, found neither")
     if source.resolve() == out.resolve():
         raise ValueError(f"--out: expected another folder than that of the images, got {out}")
-    Image.init()
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     jobs: Jobs = {}
-    for path in sorted(source.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
-        if (
-            hidden
-            or path.suffix.lower() not in endings
-            or not path.is_file()
-            or out.resolve() in path.resolve().parents
-        ):
+    for path in images_below(source):
+        if out.resolve() in path.resolve().parents:
             continue
         base = out / path.relative_to(source).with_suffix("")
         if base in jobs:
@@ -108,36 +99,11 @@ def refuse_to_overwrite(jobs: Jobs, overlay: bool) -> None:
         raise FileExistsError(f"{existing[0]}{more} exist already; give another --out, or --overwrite")
 
 
-def frame(loaded: Loaded, size: Sequence[int] | None, training_size: bool) -> tuple[int, int] | None:
-    """The (rows, cols) that images are resized to fit; None where they stay as they are."""
-    if size:
-        return (size[0], size[1]) if all(size) else None
-    if loaded.size and not training_size:
-        rows, cols = loaded.size
-        print(f"images are predicted at their own size; the network was trained on {rows} x {cols}: --training-size")
-    return loaded.size if training_size else None
-
-
-def read(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3), RGB, upright.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an image, not a whole one, or one of more than 8 bits per channel.
-    """
-    image = open_image(path)
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{path}: expected 8 bits per channel, got mode {image.mode}")
-    with naming(path):
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-def resized(image: Tensor, size: tuple[int, int] | None) -> Tensor:
-    """(3, H, W) bytes to float, fitted into `size` and rounded as in training."""
+def frame(loaded: Loaded, size: Sequence[int] | None) -> tuple[int, int] | None:
+    """The (rows, cols) that images are resized to fit, by default as in evaluation; None: they stay as they are."""
     if size is None:
-        return image.float()
-    shape = fitted((image.shape[-2], image.shape[-1]), size)
-    return F.interpolate(image[None].float(), shape, mode="bilinear")[0].round_()
+        return loaded.size
+    return (size[0], size[1]) if all(size) else None
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -148,11 +114,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--out", required=True, metavar="FOLDER", help="where predictions go, in the tree of the images")
     add("--overlay", action="store_true", help="write the colours over the image too, half transparent")
     add("--which", default="student", choices=WHICH, help="network to predict with (default: student)")
-    sizes = parser.add_mutually_exclusive_group()
-    size = "frame that images are resized to fit for the network; 0 0: none, the default"
-    sizes.add_argument("--size", type=pixels, nargs=2, metavar=("ROWS", "COLS"), help=size)
-    training = "the same with the frame of the network's target images, such as 512 1024"
-    sizes.add_argument("--training-size", action="store_true", help=training)
+    size = "frame that images are resized to fit for the network; 0 0: none (default: as evaluated, by evaluate.py too)"
+    add("--size", type=pixels, nargs=2, metavar=("ROWS", "COLS"), help=size)
+    most = "refuse images of more pixels (default: Pillow's own, 179 million; every class takes 4 bytes a pixel)"
+    add("--max-pixels", type=pixels, default=2 * (Image.MAX_IMAGE_PIXELS or 0), metavar="N", help=most)
     return parser
 
 

@@ -12,12 +12,10 @@ torchrun --nproc-per-node=2 examples/train_mic_mrm.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from uda.data.batches import Batch
-from uda.networks import Box, Levels, Segmentor
+from uda.networks.segmentor import Features, cut, join
 from uda.runtime.command import command
 from uda.runtime.processes import mean_over_ranks
 from uda.selftraining.draws import Draws
@@ -28,118 +26,107 @@ from uda.settings import Settings, parse
 from uda.training.loop import train
 from uda.training.models import Models
 
-from mrm_loss import MRM, frozen_norm_stats
-
-# --mrm-on: passes whose features are rebuilt; "mixed" and "masked" are those that a step has anyway
-MRM_ON = {
-    "target": ("mrm",),
-    "source": ("mrm source",),
-    "both": ("mrm", "mrm source"),
-    "mixed": ("mixed",),
-    "masked": ("masked",),
-}
-
-
-class Student(nn.Module):
-    """The network that is trained, and the Rebuilder beside it; one forward for all passes."""
-
-    def __init__(self, network: Segmentor, mrm: MRM | None) -> None:
-        super().__init__()
-        self.network = network
-        self.mrm = mrm
-
-    def forward(
-        self,
-        name: str,
-        images: Tensor,
-        labels: Tensor,
-        weights: Tensor | float = 1.0,
-        box: Box | None = None,
-        *,
-        plain: bool = True,
-        masked: Sequence[Tensor] = (),
-        distance: tuple[Levels, Tensor] | None = None,
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Losses of one pass over images (B, 3, H, W) and their names, each to be followed by its backward.
-
-        The encoder's own backward comes once, after the last.
-
-        Args:
-            name: of the pass.
-            box: HRDA's detail crop.
-            plain: whether to decode the features as they are.
-            masked: cells to rebuild and decode, one mask per resolution; none: no MRM on these features.
-            distance: levels of the frozen ImageNet encoder and the cells' weights in the feature distance to them;
-                None: no such loss.
-        """
-        feats, join = self.network.cut(self.network.encode(images, box))
-        if plain:
-            yield name, self.network.loss(feats, labels, weights)
-        if distance is not None:
-            yield "distance", feature_distance(self.network.context_levels(feats), *distance)
-        if masked and self.mrm is not None:
-            rebuild, masks, factor = self.mrm.rebuild, iter(masked), self.mrm.loss_weight
-            rebuilt = self.network.rebuild(feats, lambda levels: rebuild(levels, next(masks))[0])
-            yield f"mrm {name}" if plain else name, factor * self.network.loss(rebuilt, labels, weights)
-        join()
-
 
 def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
-    """One step of MIC. Every loss is followed at once by its backward, so that memory is that of one pass."""
-    student, teacher, passes, network = models.student, models.teacher, models.passes, models.student.network
-    source, target = batch.source_images, batch.target_images
-    if step < 0 or cfg.method == "source-only":
-        source = draws.colours("source", source) if cfg.augment_source else source
-        return passes.backward(student, "source", source, batch.source_labels, box=draws.box("source", network, source))
-    if step > 0:
-        update_teacher(teacher, network, step, cfg.alpha)
+    """One step of MIC; returns its losses.
 
-    def masks_on(name: str, images: Tensor) -> list[Tensor]:
-        """Where these features are masked for MRM; HRDA's two resolutions get a mask each."""
-        if student.mrm is None or not cfg.mrm_due(step) or name not in MRM_ON[cfg.mrm_on]:
-            return []
-        return [draws.masked(f"{name}{resolution}", images) for resolution in ("", " detail")]
+    Every loss is followed at once by its backward, so that memory is that of one pass. Where losses share the features
+    of one encoder pass, `cut` ends their backward at the features, and `join` goes on through the encoder once.
+
+    Args:
+        step: of the self-training, from 0; negative while the network is still trained on the source alone.
+        batch: images (B, 3, H, W) of both domains, source labels (B, H, W), and which target pixels may be trusted.
+        models: the network, its teacher, MRM (None with --mrm-weight 0), autocast and the loss scale of --precision.
+        draws: every random choice of this step.
+    """
+    network, teacher, autocast = models.network, models.teacher, models.autocast
+    source, source_labels, target = batch.source_images, batch.source_labels, batch.target_images
+    only_source = step < 0 or cfg.method == "source-only"
+    mrm = models.mrm if not only_source and cfg.mrm_due(step) else None
+    losses: dict[str, Tensor] = {}
+
+    def backward(name: str, loss: Tensor) -> None:
+        models.scaler.scale(loss).backward()
+        losses[name] = loss.detach()
+
+    def mrm_backward(name: str, images: Tensor, feats: Features, labels: Tensor, weights: Tensor) -> None:
+        """MRM on these features of `images`.
+
+        At one resolution this is `mrm(feats, network.decoder, labels, weights)`. HRDA has two, which are rebuilt with a
+        mask each, and its own loss of the fused logits and of the detail's: hence `mrm.rebuild` and `network.loss`.
+        """
+        assert mrm is not None
+        masks = (draws.masked(f"{name}{resolution}", images) for resolution in ("", " detail"))
+        with autocast():
+            rebuilt = network.rebuild(feats, lambda levels: mrm.rebuild(levels, next(masks))[0])
+            loss = mrm.loss_weight * network.loss(rebuilt, labels, weights)
+        backward(name if name.startswith("mrm") else f"mrm {name}", loss)
 
     # supervised, on the source; things stay close to the ImageNet encoder's features (DAFormer)
-    distance = None
-    if cfg.fd_weight > 0:
-        feats, classes = models.imagenet_feats(network.context_images(source)), models.classes
-        distance = feats, thing_weights(batch.source_labels, feats, classes.things, num_classes=len(classes))
-    box, factors = draws.box("source", network, source), {"distance": cfg.fd_weight}
-    losses = passes.backward(
-        student, "source", source, batch.source_labels, box=box, distance=distance, factors=factors
-    )
+    if only_source and cfg.augment_source:
+        source = draws.colours("source", source)
+    distant = cfg.fd_weight > 0 and not only_source
+    imagenet = models.imagenet_feats(network.context_images(source)) if distant else []
+    with autocast():
+        feats = network.encode(source, draws.box("source", network, source))
+        leaves = cut(feats)
+        loss = network.loss(leaves, source_labels)
+    backward("source", loss)
+    if distant:
+        things = thing_weights(source_labels, imagenet, models.classes.things, num_classes=len(models.classes))
+        with autocast():
+            loss = cfg.fd_weight * feature_distance(network.context_levels(leaves), imagenet, things)
+        backward("distance", loss)
+    join(feats, leaves)
+    if only_source:
+        return losses
 
-    # pseudo-labels of the target; one weight for all of it: the share of confident pixels
-    labels, weights = pseudo_label(passes.predict(teacher.predict, target), cfg.threshold)
+    # pseudo-labels of the target by the teacher; one weight for all of them: the share of confident pixels
+    if step > 0:
+        update_teacher(teacher, network, step, cfg.alpha)
+    with torch.no_grad(), autocast():
+        logits = teacher.predict(target)
+    labels, weights = pseudo_label(logits, cfg.threshold)
     weights = mean_over_ranks(weights) * batch.target_trusted
     losses["trust"] = weights.mean()
 
     # ClassMix: half of the source's classes, pasted on the target (of the batch's; in DACS of each image's)
-    pasted = draws.pasted(batch.source_labels, per_image=cfg.method == "dacs")
+    pasted = draws.pasted(source_labels, per_image=cfg.method == "dacs")
     mixed = draws.colours("mixed", mix(pasted, source, target))
-    mixed_labels = mix(pasted, batch.source_labels, labels)
+    mixed_labels = mix(pasted, source_labels, labels)
     mixed_weights = mix(pasted, torch.ones_like(weights), weights)
-    box, masked = draws.box("mixed", network, mixed), masks_on("mixed", mixed)
-    losses |= passes.backward(student, "mixed", mixed, mixed_labels, mixed_weights, box, masked=masked)
+    with autocast():
+        feats = network.encode(mixed, draws.box("mixed", network, mixed))
+        leaves = cut(feats)
+        loss = network.loss(leaves, mixed_labels, mixed_weights)
+    backward("mixed", loss)
+    if mrm is not None and cfg.mrm_on == "mixed":
+        mrm_backward("mixed", mixed, leaves, mixed_labels, mixed_weights)
+    join(feats, leaves)
 
     # masked image consistency: the target with blocks removed must give the same pseudo-labels (MIC)
     if cfg.method == "mic":
-        images = draws.colours("masked", target) * draws.kept(target)
-        box, masked = draws.box("masked", network, images), masks_on("masked", images)
-        factors = {"masked": cfg.mic_weight}
-        losses |= passes.backward(student, "masked", images, labels, weights, box, masked=masked, factors=factors)
+        masked = draws.colours("masked", target) * draws.kept(target)
+        with autocast():
+            feats = network.encode(masked, draws.box("masked", network, masked))
+            leaves = cut(feats)
+            loss = network.loss(leaves, labels, weights)
+        backward("masked", loss)
+        if mrm is not None and cfg.mrm_on == "masked":
+            mrm_backward("masked", masked, leaves, labels, weights)
+        join(feats, leaves)
 
     # masked representation modeling, in a pass of its own
-    inputs = {"mrm": (target, labels, weights), "mrm source": (source, batch.source_labels, torch.ones_like(weights))}
-    for name, (images, y, w) in inputs.items():
-        if masked := masks_on(name, images):
-            images = draws.colours(name, images) if cfg.mrm_augment else images
-            box = draws.box(name, network, images)
-            with frozen_norm_stats(*[student] * cfg.mrm_freeze_norm):
-                losses |= passes.backward(student, name, images, y, w, box, plain=False, masked=masked)
+    own = {"mrm": (target, labels, weights), "mrm source": (source, source_labels, torch.ones_like(weights))}
+    names = {"target": ["mrm"], "source": ["mrm source"], "both": ["mrm", "mrm source"]}.get(cfg.mrm_on, [])
+    for name in names if mrm is not None else []:
+        images, y, w = own[name]
+        images = draws.colours(name, images) if cfg.mrm_augment else images
+        with autocast():
+            feats = network.encode(images, draws.box(name, network, images))
+        mrm_backward(name, images, feats, y, w)
     return losses
 
 
 if __name__ == "__main__":
-    command(lambda: train(parse(__doc__, ("mic", "hrda", "daformer", "dacs", "source-only")), Student, train_step))
+    command(lambda: train(parse(__doc__, ("mic", "hrda", "daformer", "dacs", "source-only")), train_step))

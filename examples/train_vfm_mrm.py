@@ -16,14 +16,12 @@ here they learn at 1.4e-5.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from uda.data.batches import Batch
 from uda.data.labels import IGNORE
-from uda.networks import Segmentor, ViTEncoder
+from uda.networks import ViTEncoder
+from uda.networks.segmentor import pixel_loss
 from uda.runtime.command import command
 from uda.runtime.processes import mean_over_ranks
 from uda.selftraining.draws import Draws
@@ -33,86 +31,71 @@ from uda.settings import Settings, parse
 from uda.training.loop import train
 from uda.training.models import Models
 
-from mrm_loss import MRM, frozen_norm_stats
-
-
-class Student(nn.Module):
-    """The network that is trained, and the Rebuilder beside it."""
-
-    def __init__(self, network: Segmentor, mrm: MRM | None) -> None:
-        super().__init__()
-        self.network = network
-        self.mrm = mrm
-
-    def forward(
-        self,
-        name: str,
-        images: Tensor,
-        labels: Tensor,
-        weights: Tensor | float = 1.0,
-        hidden: Tensor | None = None,
-        masked: Tensor | None = None,
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Cross-entropy of images (B, 3, H, W), under a name.
-
-        Args:
-            hidden: patches (B, rows, cols) whose place the encoder's mask token takes.
-            masked: cells to rebuild the features of; None: they are decoded as they are.
-        """
-        feats = self.network.encode(images) if hidden is None else self.network.encoder(images, hidden)
-        if masked is None or self.mrm is None:
-            yield name, self.network.loss(feats, labels, weights)
-        else:
-            yield name, self.mrm(feats, self.network.decode, labels, weights, mask=masked)
-
 
 def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
-    """One step of VFM-UDA. Every loss is followed at once by its backward, so that memory is that of one pass."""
-    student, teacher, passes = models.student, models.teacher, models.passes
-    source, target = batch.source_images, batch.target_images
+    """One step of VFM-UDA; returns its losses. Arguments as in train_dacs_mrm.py.
+
+    Every loss is followed at once by its backward, so that memory is that of one pass. Gradients add up.
+    """
+    network, teacher, mrm, scaler = models.network, models.teacher, models.mrm, models.scaler
+    source, source_labels, target = batch.source_images, batch.source_labels, batch.target_images
 
     # supervised, on the source in other colours; the mean over its labelled pixels
-    labelled = mean_over_ranks((batch.source_labels != IGNORE).to(source).mean())
+    labelled = mean_over_ranks((source_labels != IGNORE).to(source).mean())
     weights = (1 / labelled.clamp(min=1e-6)).expand(len(source), 1, 1)
-    losses = passes.backward(student, "source", draws.weak_colours("source", source), batch.source_labels, weights)
+    images = draws.weak_colours("source", source)
+    with models.autocast():
+        loss = pixel_loss(network(images), source_labels, weights)
+    scaler.scale(loss).backward()
+    losses = {"source": loss.detach()}
     if step < 0 or cfg.method == "source-only":
         return losses
 
     # pseudo-labels of the target and of its mirror image; one weight for all of it: the share of confident pixels
-    probabilities = mirrored_probabilities(partial(passes.predict, teacher.predict), target)
-    labels, weights = confident_label(probabilities, cfg.threshold)
+    with torch.no_grad(), models.autocast():
+        logits, mirrored = teacher.predict(target), teacher.predict(target.flip(-1))
+    labels, weights = confident_label(mirrored_probabilities(logits, mirrored), cfg.threshold)
     weights = mean_over_ranks(weights) * batch.target_trusted
     losses["trust"] = weights.mean()
 
     # ClassMix: half of the batch's classes, drawn anew for each image, pasted on the target in other colours
-    pasted = draws.pasted(batch.source_labels, per_image=False)
+    pasted = draws.pasted(source_labels, per_image=False)
     mixed = draws.colours("mixed", mix(pasted, source, draws.weak_colours("target", target)))
-    mixed_labels = mix(pasted, batch.source_labels, labels)
+    mixed_labels = mix(pasted, source_labels, labels)
     mixed_weights = mix(pasted, torch.ones_like(weights), weights)
-    losses |= passes.backward(student, "mixed", mixed, mixed_labels, mixed_weights)
+    with models.autocast():
+        loss = pixel_loss(network(mixed), mixed_labels, mixed_weights)
+    scaler.scale(loss).backward()
+    losses["mixed"] = loss.detach()
 
     # masked consistency: the target with patches hidden must give the same pseudo-labels
     images, hidden = draws.colours("masked", target), None
-    if isinstance(student.network.encoder, ViTEncoder):
-        hidden = draws.hidden(images, student.network.encoder.grid(images.shape[-2:]))
+    if isinstance(network.encoder, ViTEncoder):
+        hidden = draws.hidden(images, network.encoder.grid(images.shape[-2:]))
     else:  # a pyramid has no tokens: MIC's blocks of pixels
         images = images * draws.kept(images)
-    factors = {"masked": cfg.mic_weight}
-    losses |= passes.backward(student, "masked", images, labels, weights, hidden, factors=factors)
+    with models.autocast():
+        feats = network.encoder(images) if hidden is None else network.encoder(images, hidden)
+        loss = pixel_loss(network.decoder(feats), labels, weights)
+    scaler.scale(loss).backward()
+    losses["masked"] = loss.detach()
 
-    # masked representation modeling
-    if student.mrm is not None and cfg.mrm_due(step):
+    # masked representation modeling: features of the target are masked and rebuilt; the loss holds its own weight
+    if mrm is not None and cfg.mrm_due(step):
         images = draws.colours("mrm", target) if cfg.mrm_augment else target
-        with frozen_norm_stats(*[student] * cfg.mrm_freeze_norm):
-            losses |= passes.backward(student, "mrm", images, labels, weights, masked=draws.masked("mrm", images))
+        with models.autocast():
+            feats = network.encoder(images)
+            loss = mrm(feats, network.decoder, labels, weights, mask=draws.masked("mrm", images))
+        scaler.scale(loss).backward()
+        losses["mrm"] = loss.detach()
     return losses
 
 
 def after_step(step: int, models: Models, cfg: Settings) -> None:
     """The teacher follows the weights that the step has made, BatchNorm's statistics included."""
     if step >= 0 and cfg.method != "source-only":
-        update_teacher(models.teacher, models.student.network, step + 1, cfg.alpha, buffers=True)
+        update_teacher(models.teacher, models.network, step + 1, cfg.alpha, buffers=True)
 
 
 if __name__ == "__main__":
-    command(lambda: train(parse(__doc__, ("vfm", "source-only"), mrm_on=("target",)), Student, train_step, after_step))
+    command(lambda: train(parse(__doc__, ("vfm", "source-only"), mrm_on=("target",)), train_step, after_step))

@@ -39,8 +39,6 @@ from trainers import (
     device_name,
     mean_iou,
     mic_step,
-    mrm_of,
-    network_of,
     normalise,
     one_step,
     open_run,
@@ -92,7 +90,7 @@ def opened(arm: Arm, settings: Settings, work: Path) -> tuple[Run, StepFunction]
     run = open_run(dataclasses.replace(settings, out=str(work / "runs" / uuid.uuid4().hex)))
     if arm.before is not None and settings.uses_mrm:
         with own_rng(settings.seed, "rebuilder"):
-            arm.before(mrm_of(run.models))
+            arm.before(run.models.mrm)
     step = mic_step if arm.method == "mic" else partial(dacs_step, change=arm.change, noise=arm.noise)
     return run, step
 
@@ -112,7 +110,7 @@ def make_start(settings: Settings, path: Path, work: Path) -> None:
     miou = mean_iou(run.evaluate()["student"])
     run.board.close()
     state = {
-        "network": network_of(run.models).state_dict(),
+        "network": run.models.network.state_dict(),
         "optimizer": run.optimizers[0].state_dict(),
         "miou": miou,
         "seconds": time.process_time() - began,
@@ -123,7 +121,7 @@ def make_start(settings: Settings, path: Path, work: Path) -> None:
 
 def load_start(run: Run, start: dict[str, Any]) -> None:
     """The run as it is when self-training begins; the teacher starts from the same network."""
-    network_of(run.models).load_state_dict(start["network"])
+    run.models.network.load_state_dict(start["network"])
     run.models.teacher.load_state_dict(start["network"])
     run.optimizers[0].load_state_dict(start["optimizer"])
     run.step = run.settings.pretrain_iterations

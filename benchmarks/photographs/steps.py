@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from trainers import Batch, Draws, Models, Settings, generator, mix, mrm_of, network_of, update_teacher
+from trainers import Batch, Draws, Models, Settings, generator, mix, update_teacher
 
 from mrm_loss import frozen_norm_stats, weighted_cross_entropy
 
@@ -83,7 +83,7 @@ def cells(mask: Tensor, level: Tensor) -> Tensor:
 
 def rebuilt(now: Now, feats: Levels, mask: Tensor) -> Levels:
     """What the Rebuilder, or the mask token where --mrm-rebuild is off, makes of it."""
-    levels: Levels = mrm_of(now.models).rebuild(feats, mask)[0]
+    levels: Levels = now.models.mrm.rebuild(feats, mask)[0]
     return levels
 
 
@@ -159,7 +159,7 @@ class Change:
     joined: bool = False
 
     def losses(self, now: Now, feats: Levels, labels: Tensor, weights: Tensor) -> Tensor:
-        decoder, mask = network_of(now.models).decoder, now.draws.masked("mrm", labels)
+        decoder, mask = now.models.network.decoder, now.draws.masked("mrm", labels)
         total: Any = 0.0
         for hidden in (mask, ~mask) if self.twice else (mask,):
             logits = upsample(decoder(self.fill(now, feats, hidden)), labels)
@@ -172,7 +172,7 @@ class Change:
         if self.factor(now) == 0:
             return torch.zeros(())
         images, labels, weights = self.inputs(now)
-        network = network_of(now.models)
+        network = now.models.network
         with frozen_norm_stats(network) if now.cfg.mrm_freeze_norm else nullcontext():
             loss = self.losses(now, network.encoder(images), labels, weights)
         loss.backward()
@@ -204,7 +204,7 @@ def dacs_step(
         change: the pass beside it; None: DACS alone.
         noise: share of the pseudo-labels' blocks that get a class at random, for all passes.
     """
-    network, teacher = network_of(models), models.teacher
+    network, teacher = models.network, models.teacher
     if step < 0 or cfg.method == "source-only":
         images = draws.colours("source", batch.source_images) if cfg.augment_source else batch.source_images
         loss = pixel_loss(network.decoder(network.encoder(images)), batch.source_labels)

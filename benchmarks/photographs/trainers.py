@@ -35,19 +35,9 @@ dacs_step = train_dacs_mrm.train_step
 
 def open_run(settings: Settings) -> Run:
     """A run as the trainers open it, its images kept in memory as they are decoded."""
-    run = Run(settings, train_mic_mrm.Student if settings.method == "mic" else train_dacs_mrm.Student)
+    run = Run(settings)
     run.source, run.target, run.validation = (kept(domain) for domain in (run.source, run.target, run.validation))
     return run
-
-
-def network_of(models: Models) -> Any:
-    """The network that is trained."""
-    return models.student.network
-
-
-def mrm_of(models: Models) -> Any:
-    """Its MRM; None where that is off."""
-    return models.student.mrm
 
 
 class Kept(Domain):
@@ -58,20 +48,19 @@ class Kept(Domain):
         object.__setattr__(self, "memory", {})
         object.__setattr__(self, "plain", domain)
 
-    def remembered(self, what: str, index: int, *args: Any) -> Any:
+    def remembered(self, what: str, index: int) -> Any:
         memory: dict[Any, Any] = self.memory  # type: ignore[attr-defined]
-        key = what, index, *args
-        if key not in memory:
-            memory[key] = getattr(self.plain, what)(index, *args)  # type: ignore[attr-defined]
-        return memory[key]
+        if (what, index) not in memory:
+            memory[what, index] = getattr(self.plain, what)(index)  # type: ignore[attr-defined]
+        return memory[what, index]
 
     def pixels(self, index: int) -> Tensor:
         pixels: Tensor = self.remembered("pixels", index)
         return pixels
 
-    def labels(self, index: int, resized: bool = True) -> Tensor:
-        labels: Tensor = self.remembered("labels", index, resized)
-        return labels
+    def with_labels(self, index: int) -> tuple[Tensor, Tensor]:
+        both: tuple[Tensor, Tensor] = self.remembered("with_labels", index)
+        return both
 
     def labelled(self, index: int) -> tuple[Tensor, Tensor]:
         both: tuple[Tensor, Tensor] = self.remembered("labelled", index)

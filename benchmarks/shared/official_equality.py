@@ -14,7 +14,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
 import train_mic_mrm
-from uda.checkpoints.released import from_official
+from uda.checkpoints.released import from_released
 from uda.data.batches import Batch
 from uda.data.layouts import STREETS
 from uda.networks import Box
@@ -81,16 +81,16 @@ def _differences(checkout: Path, method: str, crop: int) -> dict[str, float]:
 
     draws = Given(cfg, step=1)
     draws.mrm_box = Box(*boxes[-1]) if boxes else None
-    take_masks(models.student.mrm, masks, models.student)
+    take_masks(models.mrm, masks, models.student)
     losses = train_mic_mrm.train_step(1, batch, models, cfg, draws)
 
-    network = models.student.network
-    expected, _ = from_official(gradients(uda.model))
+    network = models.network
+    expected, _ = from_released(gradients(uda.model))
     return {
         "loss": abs(losses["mrm"].item() / theirs - 1),
         "encoder": worst(gradients(network.encoder), inside("encoder.", expected)),
         "decoder": worst(gradients(network.decoder), inside("decoder.", expected)),
-        "Rebuilder": worst(gradients(models.student.mrm), gradients(uda.mrm)),
+        "Rebuilder": worst(gradients(models.mrm), gradients(uda.mrm)),
         "share": losses["trust"].item() / batch.target_trusted.mean().item(),
     }
 
@@ -103,8 +103,8 @@ def ours(uda: nn.Module, method: str, crop: int) -> tuple[Models, Settings]:
         values |= {"encoder": "mit_b0", "encoder_weights": "", "init": str(Path(folder) / "weights.pth")}
         values |= {"fd_weight": 0.0, "threshold": THRESHOLD, "detail_crop": crop // 2, "batch_size": BATCH_SIZE}
         cfg = Settings(**values)
-        models = Models(cfg, STREETS, train_mic_mrm.Student, torch.device("cpu"))
-    models.student.mrm.load_state_dict(uda.mrm.state_dict())
+        models = Models(cfg, STREETS, torch.device("cpu"))
+    models.mrm.load_state_dict(uda.mrm.state_dict())
     without_dropout(models.student)
     return models, cfg
 

@@ -1,16 +1,10 @@
-"""Tables and plot of what overhead.py measured."""
+"""Tables of what overhead.py measured."""
 
 from __future__ import annotations
 
 import random
 import statistics
-from pathlib import Path
 from typing import Any
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 from .provenance import made_by
 
@@ -110,23 +104,3 @@ def inference_table(rows: list[dict[str, Any]]) -> str:
         cost = "one pass each" if one else percent(relative(seconds["mrm"], seconds["without"]))
         lines.append(f"| {row['method']} | {ms[0]} | {ms[1]} | {cost} | {'equal' if same else 'DIFFERENT'} |")
     return "\n".join(lines)
-
-
-def plot(results: dict[str, Any], path: Path) -> None:
-    """Bars of overhead per method and arm, with their intervals."""
-    arms = list(dict.fromkeys(arm for row in results["rows"] for arm in row["seconds"] if arm != "baseline"))
-    figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
-    width = 0.9 / max(1, len(arms))
-    for i, arm in enumerate(arms):
-        rows = [(x, overhead(row, arm)) for x, row in enumerate(results["rows"]) if arm in row["seconds"]]
-        at = [x + (i - (len(arms) - 1) / 2) * width for x, _ in rows]
-        errors = [[m - low for _, (m, low, _) in rows], [high - m for _, (m, _, high) in rows]]
-        axes.bar(at, [m for _, (m, _, _) in rows], 0.94 * width, yerr=errors, label=arm, error_kw={"elinewidth": 1})
-    axes.set_xticks(range(len(results["rows"])), [row["method"] for row in results["rows"]])
-    axes.set(ylabel="overhead per step (%)", title="Training time, relative to the same step without MRM")
-    axes.axhline(0, color="0.3", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-    if arms:
-        figure.legend(loc="outside lower center", frameon=False, ncols=len(arms))
-    figure.savefig(path, dpi=130)
-    plt.close(figure)

@@ -20,11 +20,11 @@ from uda.checkpoints.loading import network_of
 from uda.data.batches import Batch
 from uda.data.layouts import STREETS
 from uda.networks import Encoder
-from uda.networks.segmentor import pixel_loss
+from uda.networks.segmentor import cut, join, pixel_loss
 from uda.selftraining.draws import Draws
 from uda.settings import Settings
 from uda.training.models import Models, mrm_of
-from uda.training.optimizers import optimizers_of
+from uda.training.optimizers import optimizers_of, update
 
 from .measuring import timed
 
@@ -62,15 +62,13 @@ class Bench:
         self.settings = dataclasses.replace(settings, lr=0.0, mrm_lr=0.0, encoder_weights="")
         without_distance = dataclasses.replace(self.settings, fd_weight=0.0)
         self.trainer: Any = train_vfm_mrm if settings.method == "vfm" else train_mic_mrm
-        self.models = Models(without_distance, STREETS, self.trainer.Student, self.device)
+        self.models = Models(without_distance, STREETS, self.device)
         if self.settings.fd_weight > 0:
-            layout = torch.channels_last if settings.channels_last else torch.preserve_format
-            imagenet = Encoder(settings.encoder).eval().requires_grad_(False).to(self.device)
-            self.models.imagenet = imagenet.to(memory_format=layout)
-        self.mrm = self.models.student.mrm
-        network, mrm = optimizers_of(self.settings, self.models.student)
+            self.models.imagenet = Encoder(settings.encoder).eval().requires_grad_(False).to(self.device)
+        self.mrm = self.models.mrm
+        network, mrm = optimizers_of(self.settings, self.models.network, self.mrm)
         without = dataclasses.replace(self.settings, mrm_rebuild=False)
-        self.mask_tokens: Any = mrm_of(without, self.models.student.network)
+        self.mask_tokens: Any = mrm_of(without, self.models.network)
         self.mask_tokens.to(self.device)
         tokens = torch.optim.AdamW(self.mask_tokens.parameters(), lr=0.0)
         self.optimizers = {"network": network, "mrm": mrm, "mask-only": tokens}
@@ -79,7 +77,7 @@ class Bench:
     def keep_only(self, arm: str) -> None:
         """Drops the Rebuilder, the mask tokens or both, with their optimisers: their memory is not the arm's."""
         if arm in ("baseline", "mask-only"):
-            self.mrm = self.models.student.mrm = None
+            self.mrm = self.models.mrm = None
             del self.optimizers["mrm"]
         if arm != "mask-only":
             self.mask_tokens = None
@@ -96,27 +94,27 @@ class Bench:
 
     def step(self, arm: str) -> None:
         """The trainers' own step, with MRM as the arm has it."""
-        student = self.models.student
+        models: Any = self.models
         others: dict[str, tuple[Any, list[str]]] = {
             "baseline": (None, []),
             "again": (None, []),
             "floor": (IdentityRebuilder(), []),
             "mask-only": (self.mask_tokens, ["mask-only"]),
         }
-        student.mrm, own = others.get(arm, (self.mrm, ["mrm"]))
+        models.mrm, own = others.get(arm, (self.mrm, ["mrm"]))
         on = arm if arm in ("mixed", "masked") else "target"
         cfg = dataclasses.replace(self.settings, mrm_on=on)
         used = [self.optimizers[name] for name in ("network", *own)]
         for optimizer in used:
             optimizer.zero_grad()
-        self.trainer.train_step(STEP, self.batch, self.models, cfg, Draws(cfg, STEP, len(self.models.classes)))
-        self.models.passes.step(used)
+        self.trainer.train_step(STEP, self.batch, models, cfg, Draws(cfg, STEP, len(self.models.classes)))
+        update(used, self.models.scaler)
         if hasattr(self.trainer, "after_step"):  # VFM-UDA's teacher
             self.trainer.after_step(STEP, self.models, cfg)
 
     def parts(self) -> dict[str, float]:
         """Seconds of each part of MRM's pass; features are cut from the graph between the parts."""
-        network, images = self.models.student.network, self.batch.target_images
+        network, images = self.models.network, self.batch.target_images
         draws, seconds = Draws(self.settings, STEP), {}
         masks = iter([draws.masked(name, images) for name in ("a", "b")])
         box = draws.box("mrm", network, images)
@@ -126,20 +124,22 @@ class Bench:
             seconds[name], result = self.seconds(part)
             return result
 
-        encoded, encoder_backward = network.cut(timed("encoder", lambda: network.encode(images, box)))
+        encoded = timed("encoder", lambda: network.encode(images, box))
+        feats = cut(encoded)
         rebuild = lambda levels: self.mrm.rebuild(levels, next(masks))[0]  # noqa: E731
-        rebuilt, rebuilder_backward = network.cut(timed("Rebuilder", lambda: network.rebuild(encoded, rebuild)))
-        loss = timed("decoder and loss", lambda: network.loss(rebuilt, labels))
+        rebuilt = timed("Rebuilder", lambda: network.rebuild(feats, rebuild))
+        leaves = cut(rebuilt)
+        loss = timed("decoder and loss", lambda: network.loss(leaves, labels))
         timed("decoder backward", loss.backward)
-        timed("Rebuilder backward", rebuilder_backward)
+        timed("Rebuilder backward", lambda: join(rebuilt, leaves))
         timed("Rebuilder's optimiser", self.optimizers["mrm"].step)
-        timed("encoder backward", encoder_backward)
+        timed("encoder backward", lambda: join(encoded, feats))
         return seconds
 
     def inference(self, repeats: int) -> dict[str, Any]:
         """Predicts with the network that MRM trained and with one built without MRM that took over its weights."""
         without = network_of(self.settings, len(STREETS)).to(self.device).eval()
-        trained, images = self.models.student.network.eval(), self.batch.target_images
+        trained, images = self.models.network.eval(), self.batch.target_images
         without.load_state_dict(trained.state_dict())  # strict: the same modules
         networks = {"without": without, "mrm": trained}
         seconds: dict[str, list[float]] = {name: [] for name in networks}

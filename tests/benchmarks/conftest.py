@@ -1,5 +1,4 @@
 import sys
 from pathlib import Path
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS / "study")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))

@@ -31,7 +31,6 @@ def overhead_of(tmp_path_factory):
         command += ["--batch-size", "1", "--device", "cpu", "--out", str(out), *words]
         done = subprocess.run(command, text=True, capture_output=True, timeout=240)
         assert done.returncode == 0, done.stderr
-        assert (out / "overhead-small-cpu.png").exists() == ("0" not in words)
         results = json.loads((out / "overhead-small-cpu.json").read_text())
         return results["rows"], (out / "overhead-small-cpu.md").read_text()
 
@@ -86,9 +85,9 @@ def test_a_step_alone_has_its_arms_own_modules_only(arm):
     bench.keep_only(arm)
     bench.make_optimizer_states()
     kept = {id(p) for o in bench.optimizers.values() for p, state in o.state.items() if state}
-    expected = {id(p) for module in (bench.models.student.network, *own) for p in module.parameters()}
+    expected = {id(p) for module in (bench.models.network, *own) for p in module.parameters()}
     assert kept == expected
-    assert [m for m in (bench.mrm, bench.models.student.mrm, bench.mask_tokens) if m is not None and m not in own] == []
+    assert [m for m in (bench.mrm, bench.models.mrm, bench.mask_tokens) if m is not None and m not in own] == []
     bench.step(arm)
     assert all(p.grad is not None for module in own for p in module.parameters())
 

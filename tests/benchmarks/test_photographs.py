@@ -71,7 +71,7 @@ def settings(places, name: str, **others) -> trainers.Settings:
 def trained(cfg, step_function, places, arm: Arm = ARMS["dacs"]) -> dict[str, torch.Tensor]:
     opened, _ = single.opened(arm, cfg, places["work"])
     single.advance(opened, step_function, opened.total)
-    return trainers.network_of(opened.models).state_dict()
+    return opened.models.network.state_dict()
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def now_of(places, name: str) -> steps.Now:
 def test_every_pass_trains_the_encoder(places):
     now = now_of(places, "dacs+mrm")
     now.step = now.cfg.iterations - 1
-    network = trainers.network_of(now.models)
+    network = now.models.network
     weight = next(network.encoder.parameters())
     for name, change in {name: arm.change for name, arm in ARMS.items() if arm.change and not arm.noise}.items():
         network.zero_grad()

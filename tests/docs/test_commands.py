@@ -67,11 +67,6 @@ def accept(words: list[str], monkeypatch) -> None:
         runpy.run_path(str(script), run_name="__main__")
 
 
-def test_every_block_is_of_a_kind_that_is_tested():
-    languages = {block.language for page in PAGES for block in blocks(page)}
-    assert languages <= {"", "bash", "bibtex", "diff", "json", "python", "text"}
-
-
 @pytest.mark.parametrize("block", COMMANDS, ids=lambda block: block.name)
 def test_commands_are_accepted(block: Block, placeholders, monkeypatch):
     for words in commands(block):

@@ -32,10 +32,10 @@ def settings(settings):
 def test_a_stopped_run_goes_on(settings, tmp_path, precision):
     """As it would have gone, but for the order in which a GPU adds up."""
     whole, half = (dataclasses.replace(settings, out=str(tmp_path / name), **precision) for name in ("whole", "half"))
-    expected = losses(train(whole, train_mic_mrm.Student, train_mic_mrm.train_step))
+    expected = losses(train(whole, train_mic_mrm.train_step))
     with pytest.raises(RuntimeError, match="stopped"):
-        train(half, train_mic_mrm.Student, stopped_at_step_4)
-    again = train(dataclasses.replace(half, resume=half.out), train_mic_mrm.Student, train_mic_mrm.train_step)
+        train(half, stopped_at_step_4)
+    again = train(dataclasses.replace(half, resume=half.out), train_mic_mrm.train_step)
     found = losses(again)
     assert len(found) == len(expected) == 6
     for a, b in zip(found, expected):
@@ -44,7 +44,7 @@ def test_a_stopped_run_goes_on(settings, tmp_path, precision):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_run_is_evaluated_on_either_device(settings, tmp_path, precision):
-    run = train(dataclasses.replace(settings, **precision), train_mic_mrm.Student, train_mic_mrm.train_step)
+    run = train(dataclasses.replace(settings, **precision), train_mic_mrm.train_step)
     written = json.loads((run.folder / "result.json").read_text())["miou"]
     for device in ("cuda", "cpu"):
         result = evaluate.main([str(run.folder), "--json", str(tmp_path / f"{device}.json"), "--device", device])
@@ -52,10 +52,10 @@ def test_a_run_is_evaluated_on_either_device(settings, tmp_path, precision):
 
 
 def test_the_script_with_every_saving(settings):
-    """bf16, channels last, checkpointed, image by image, batches from two processes; the GPU is found by itself."""
+    """bf16, checkpointed, batches from two processes; the GPU is found by itself."""
     words = ["--source", settings.source, "--target", settings.target, "--out", settings.out]
     words += ["--crop", "48", "96", "--pretrain-iterations", "2", "--iterations", "2", "--precision", "bf16"]
-    words += ["--channels-last", "--checkpoint-activations", "--micro-batch", "1", "--workers", "2"]
+    words += ["--checkpoint-activations", "--workers", "2"]
     command = [sys.executable, str(EXAMPLES / "train_mic_mrm.py"), *words]
     done = subprocess.run(command, env=os.environ, text=True, capture_output=True, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -64,7 +64,7 @@ def test_the_script_with_every_saving(settings):
 
 
 def test_a_dry_run_tells_the_gpus_memory(settings, capsys):
-    train(dataclasses.replace(settings, dry_run=True), train_mic_mrm.Student, train_mic_mrm.train_step)
+    train(dataclasses.replace(settings, dry_run=True), train_mic_mrm.train_step)
     printed = " ".join(capsys.readouterr().out.split())
     assert "device cuda:0, fp32" in printed
     assert "on the device" in printed

@@ -20,7 +20,7 @@ from image_files import write
 from PIL import Image
 from uda.checkpoints.evaluation import mean_iou, predict_ids
 from uda.checkpoints.loading import load_networks, settings_of
-from uda.data.domain import open_domain
+from uda.data.domain import fit, open_domain
 from uda.data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES, SYNTHIA13, SYNTHIA16
 from uda.settings import Settings
 from uda.training.loop import train
@@ -48,7 +48,7 @@ def run(scenes, tmp_path_factory) -> Run:
         mrm_grid=(5, 10),
         device="cpu",
     )
-    return train(settings, train_dacs_mrm.Student, train_dacs_mrm.train_step)
+    return train(settings, train_dacs_mrm.train_step)
 
 
 def result_of(run: Run) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def test_a_run_is_reproduced_exactly(run, tmp_path, capsys):
     for text in (done.stdout, capsys.readouterr().out):
         assert f"{result_of(run)['miou']['student']:.2f}" in text
         assert "left out: optimizers, mrm.* (" in text
-        assert f"mean over {len(again['labelled'])} of 19 classes (all), no labelled pixel of" in text
+        assert "\nmIoU" in text and " of 19 classes; neither labelled nor predicted: " in text
 
 
 def test_subsets_are_means_over_some_rows_of_the_same_matrix(run, tmp_path):
@@ -147,9 +147,9 @@ def test_evaluation_needs_labels_of_the_networks_classes(run, scenes, tmp_path):
     write(labels, np.zeros((8, 8), np.uint8))
     with pytest.raises(ValueError, match=r"expected labelled pixels of road, .*, found none"):
         evaluated(run, tmp_path, *own)
-    classes = {"classes": [{"name": "sea", "ids": [0], "colour": [0, 0, 9]}]}
+    classes = {"classes": [{"name": name, "ids": [k], "colour": [0, 0, 9]} for k, name in enumerate(("sea", "land"))]}
     (tmp_path / "own" / "classes.json").write_text(json.dumps(classes))
-    with pytest.raises(ValueError, match=r"expected the network's classes \['road', .*, got \['sea'\]"):
+    with pytest.raises(ValueError, match=r"expected the network's classes \['road', .*, got \['sea', 'land'\]"):
         evaluated(run, tmp_path, *own)
 
 
@@ -171,7 +171,7 @@ def test_two_processes_share_the_images(run, tmp_path):
     words = [str(run.folder), "--json", str(out), "--save", str(tmp_path / "pictures")]
     done = launch("evaluate.py", *words, launcher=launcher)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\nmIoU") == 1
+    assert done.stdout.count("\nmIoU is over") == 1
     assert json.loads(out.read_text())["miou"] == result_of(run)["miou"]
     assert len(list((tmp_path / "pictures").glob("**/*.png"))) == 2 * 2 * 3
 
@@ -200,7 +200,6 @@ def test_a_folder_is_predicted_as_a_tree(run, tmp_path, capsys):
     assert "broken.png: expected an image, could not be read as one" in printed.err
     assert "sixteen.png: expected 8 bits per channel" in printed.err
     assert "4 of 6 images predicted" in printed.out
-    assert "trained on 40 x 80: --training-size" in printed.out
 
     sizes = {"street": (33, 50), "deep/er/grey": (33, 50), "dot": (1, 1), "phone": (50, 33)}
     written = sorted(path.relative_to(out).as_posix() for path in out.glob("**/*.png"))
@@ -210,7 +209,8 @@ def test_a_folder_is_predicted_as_a_tree(run, tmp_path, capsys):
         assert (ids.mode, ids.size[::-1], colour.mode) == ("L", size, "RGB")
         assert (np.array(colour) == CITYSCAPES_COLOURS[np.array(ids)]).all()
     network = load_networks(run.folder).networks["student"]
-    image = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    image = fit(torch.from_numpy(pixels).permute(2, 0, 1), (40, 80))  # the frame that evaluation takes
+    assert image.shape == (3, 40, 61)
     expected = predict_ids(network, image, (33, 50), CPU).numpy()
     assert (np.array(Image.open(out / "street_labelTrainIds.png")) == expected).all()
     overlay = np.array(Image.open(out / "street_overlay.png")).astype(float)
@@ -222,10 +222,10 @@ def test_a_folder_is_predicted_as_a_tree(run, tmp_path, capsys):
 
 
 def test_predicting_is_evaluating(run, tmp_path):
-    """At the training size, predict.py gives the very ids that evaluate.py counts; here from the command line."""
+    """By default predict.py gives the very ids that evaluate.py counts; here from the command line."""
     evaluated(run, tmp_path, "--save", str(tmp_path / "pictures"), "--which", "teacher")
     folder = open_domain(run.settings.target, "val").root / "leftImg8bit" / "val"
-    words = ["--training-size", "--which", "teacher"]
+    words = ["--which", "teacher"]
     done = launch("predict.py", str(run.folder), str(folder), "--out", str(tmp_path / "out"), *words)
     assert done.returncode == 0, done.stderr
     assert "3 of 3 images predicted" in done.stdout
@@ -234,6 +234,25 @@ def test_predicting_is_evaluating(run, tmp_path):
     assert len(found) == 6
     for path in found:
         assert path.read_bytes() == (tmp_path / "out" / path.relative_to(counted)).read_bytes()
+
+
+def test_images_keep_their_own_size_where_that_is_asked_for(run, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 50, 3), dtype=np.uint8)
+    path = write(tmp_path / "street.png", pixels)
+    words = [str(run.folder), str(path), "--out", str(tmp_path / "out"), "--size", "0", "0", "--device", "cpu"]
+    assert predict.main(words) == 0
+    network = load_networks(run.folder).networks["student"]
+    expected = predict_ids(network, torch.from_numpy(pixels).permute(2, 0, 1), (33, 50), CPU).numpy()
+    assert (np.array(Image.open(tmp_path / "out" / "street_labelTrainIds.png")) == expected).all()
+
+
+def test_images_beyond_pillows_guard(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    path = write(tmp_path / "map.png", np.zeros((33, 50, 3), np.uint8))
+    words = [str(run.folder), str(path), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert predict.main(words) == 1
+    assert "map.png: expected fewer pixels" in capsys.readouterr().err
+    assert predict.main([*words, "--max-pixels", "4000"]) == 0
 
 
 def test_predictions_that_would_collide_are_refused(run, tmp_path):
@@ -262,7 +281,7 @@ def test_nothing_to_predict(run, tmp_path):
 def test_weights_settings_and_classes_of_a_run(run, tmp_path):
     loaded = load_networks(run.folder)
     assert loaded.settings == run.settings
-    for name, network in (("student", run.models.student.network), ("teacher", run.models.teacher)):
+    for name, network in (("student", run.models.network), ("teacher", run.models.teacher)):
         ours, theirs = loaded.networks[name].state_dict(), network.state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -335,7 +354,8 @@ def test_a_released_file_is_evaluated_and_predicts(released, scenes, tmp_path, c
     assert (np.array(Image.open(tmp_path / name)) == np.array(Image.open(counted))).all()
 
     write(tmp_path / "dot.png", np.zeros((2, 2, 3), np.uint8))  # less than MiT takes
-    assert predict.main([str(released), str(tmp_path / "dot.png"), "--out", str(tmp_path / "out")]) == 1
+    own_size = ["--out", str(tmp_path / "out"), "--size", "0", "0"]
+    assert predict.main([str(released), str(tmp_path / "dot.png"), *own_size]) == 1
     assert "dot.png: could not be predicted at 2 x 2 pixels" in capsys.readouterr().err
 
 

@@ -26,16 +26,15 @@ from uda.training.watch import Watch
 VIT = {"encoder": "small_vit", "decoder": "light"}
 CASES = [
     (train_dacs_mrm, "source-only", {}),
-    *[(train_dacs_mrm, "dacs", {"mrm_on": mrm_on}) for mrm_on in ("target", "source", "both")],
+    (train_dacs_mrm, "dacs", {}),
     (train_dacs_mrm, "dacs", {"optimizer": "sgd"}),
     *[(train_mic_mrm, method, {}) for method in ("dacs", "daformer", "hrda", "mic")],
     (train_mic_mrm, "hrda", {"mrm_on": "mixed"}),
     (train_mic_mrm, "hrda", {"mrm_on": "both", "precision": "bf16"}),
-    (train_mic_mrm, "mic", {"mrm_freeze_norm": True}),
     *[(train_mic_mrm, "mic", {"mrm_on": mrm_on}) for mrm_on in ("source", "both", "mixed", "masked")],
     *[(train_mic_mrm, method, {"precision": "bf16"}) for method in ("daformer", "mic")],
     (train_mic_mrm, "mic", {"precision": "fp16"}),
-    (train_mic_mrm, "mic", {"micro_batch": 1, "checkpoint_activations": True}),
+    (train_mic_mrm, "mic", {"checkpoint_activations": True}),
     *[(train_vfm_mrm, "vfm", {**VIT, "precision": precision}) for precision in ("fp32", "bf16", "fp16")],
 ]
 
@@ -53,10 +52,10 @@ def run_of(settings, trainer, method, options, device) -> Run:
     settings = dataclasses.replace(settings, method=method, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "start_processes", lambda name: device)
-        run = Run(settings, trainer.Student)
+        run = Run(settings)
     run.step = settings.pretrain_iterations
     if method == "daformer":  # a stand-in for the ImageNet encoder
-        run.models.imagenet = copy.deepcopy(run.models.student.network.encoder).eval().requires_grad_(False)
+        run.models.imagenet = copy.deepcopy(run.models.network.encoder).eval().requires_grad_(False)
         run.settings = dataclasses.replace(run.settings, fd_weight=0.005)
     return run
 
@@ -191,8 +190,9 @@ def test_a_step_on_cuda_is_the_cpus(settings, tmp_path, trainer, method, options
     """Images, mixes, masks and all else that is drawn are the same; losses and gradients differ by roundings."""
     seen = {}
     for name in ("cpu", "cuda"):
-        own = {**options, "tf32": False, "out": str(tmp_path / name)}
-        run = run_of(settings, trainer, method, own, torch.device(name))
+        run = run_of(settings, trainer, method, {**options, "out": str(tmp_path / name)}, torch.device(name))
+        torch.backends.cudnn.allow_tf32 = False  # the CPU's convolutions and products are float32 in full
+        torch.set_float32_matmul_precision("highest")
         losses = one_step(run, batches_of(run)[run.step].to(run.device), trainer.train_step)
         gradients = torch.cat([p.grad.flatten().cpu().double() for p in run.models.student.parameters()])
         seen[name] = {key: loss.item() for key, loss in losses.items()}, gradients

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -9,10 +10,9 @@ import torch
 from mic_steps import SETTINGS, Step, build, build_student, check_step, check_teacher, step_inputs
 from parity import Parity
 from torch import Tensor, nn
-from train_mic_mrm import Student, train_step
+from train_mic_mrm import train_step
 from uda.data.batches import Batch
 from uda.data.layouts import STREETS
-from uda.runtime.passes import Passes
 from uda.selftraining.draws import Draws
 from uda.selftraining.teacher import make_teacher
 from uda.settings import Settings, preset_values
@@ -49,11 +49,13 @@ def test_three_steps_of_mic() -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()  # the reference's teacher starts with fresh statistics
     models = SimpleNamespace(
-        student=Student(student, None),
+        network=student,
+        mrm=None,
         teacher=teacher,
         imagenet_feats=torch.no_grad()(imagenet),
         classes=STREETS,
-        passes=Passes(torch.device("cpu")),
+        autocast=nullcontext,
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
     )
     values = preset_values("paper", "mic") | dict(
         method="mic",
@@ -62,11 +64,10 @@ def test_three_steps_of_mic() -> None:
         alpha=SETTINGS["alpha"],
         threshold=SETTINGS["threshold"],
         fd_weight=SETTINGS["feature_distance_weight"],
-        mic_weight=SETTINGS["masked_weight"],
         mrm_weight=0.0,
     )
     settings = Settings(**values)
-    (optimizer,) = optimizers_of(settings, models.student)
+    (optimizer,) = optimizers_of(settings, student, None)
     teacher_logits: list[Tensor] = []
     predict = teacher.predict
     teacher.predict = lambda images: teacher_logits.append(predict(images)) or teacher_logits[-1]

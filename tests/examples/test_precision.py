@@ -11,9 +11,8 @@ import train_dacs_mrm
 import train_mic_mrm
 from short_runs import losses, on_two_resolutions, stopped_at_step_4
 from torch._dynamo.utils import counters
-from uda.runtime.passes import HALVES
 from uda.training.loop import train
-from uda.training.models import Models
+from uda.training.models import HALVES, Models
 from uda.training.run import Run, batches_of, one_step
 
 CASES = [(train_dacs_mrm, "dacs"), *((train_mic_mrm, method) for method in ("dacs", "daformer", "hrda", "mic"))]
@@ -26,12 +25,10 @@ def settings_for(settings, method, **changes):
 
 
 def one(run, trainer):
-    """One step of self-training: its losses, the images that the student was given, the dtypes of levels and logits."""
+    """One step of self-training: its losses, the images that the encoder was given, the dtypes of levels and logits."""
     run.step, given, dtypes = run.settings.pretrain_iterations, [], set()
-    student, decoder = run.models.student, run.models.student.network.decoder
-    student.register_forward_pre_hook(
-        lambda _, args: given.extend(x for x in args if isinstance(x, torch.Tensor) and x.ndim == 4)
-    )
+    decoder = run.models.network.decoder
+    run.models.network.encoder.register_forward_pre_hook(lambda _, args: given.append(args[0]))
     for module in (decoder.head if run.settings.hrda else decoder, run.models.teacher.encoder):
         module.register_forward_hook(lambda _, args, out: dtypes.update(x.dtype for x in out))
     return one_step(run, batches_of(run)[run.step], trainer.train_step), given, dtypes
@@ -43,7 +40,7 @@ def test_half_precision_is_in_the_networks_alone(settings, tmp_path, trainer, me
     """Images are mixed, coloured and masked in float32, to the bit; losses, weights and gradients are float32."""
     found = {}
     for name in ("fp32", precision):
-        run = Run(settings_for(settings, method, precision=name, out=str(tmp_path / name)), trainer.Student)
+        run = Run(settings_for(settings, method, precision=name, out=str(tmp_path / name)))
         found[name] = one(run, trainer)
         for module in (run.models.student, run.models.teacher):
             assert {x.dtype for x in module.state_dict().values() if x.is_floating_point()} == {torch.float32}
@@ -64,16 +61,16 @@ def test_an_interrupted_fp16_run_goes_on_as_if_it_had_not_been(settings, tmp_pat
     """Also while updates are left out: schedule, teacher and scale agree."""
     monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**40))
     settings = dataclasses.replace(settings, precision="fp16", eval_every=3, save_every=3)
-    whole = train(settings, train_mic_mrm.Student, train_mic_mrm.train_step)
-    scaler = whole.models.passes.scaler
+    whole = train(settings, train_mic_mrm.train_step)
+    scaler = whole.models.scaler
     assert 1 < scaler.get_scale() < 2.0**40  # several were left out
     assert [row["step"] for row in losses(whole)] == [1, 2, 3, 4, 5, 6]
 
     half = dataclasses.replace(settings, out=str(tmp_path / "half"))
     with pytest.raises(RuntimeError, match="stopped"):
-        train(half, train_mic_mrm.Student, stopped_at_step_4)
-    again = train(dataclasses.replace(half, resume=half.out), train_mic_mrm.Student, train_mic_mrm.train_step)
-    assert again.models.passes.scaler.state_dict() == scaler.state_dict()
+        train(half, stopped_at_step_4)
+    again = train(dataclasses.replace(half, resume=half.out), train_mic_mrm.train_step)
+    assert again.models.scaler.state_dict() == scaler.state_dict()
     for a, b in ((again.models.student, whole.models.student), (again.models.teacher, whole.models.teacher)):
         for (name, x), y in zip(a.state_dict().items(), b.state_dict().values()):
             assert torch.equal(x, y), name
@@ -89,7 +86,7 @@ def test_a_compiled_step_is_not_compiled_again(settings, tmp_path, monkeypatch):
     runs = {}
     for compiled in (False, True):
         cfg = settings_for(settings, "mic", mrm_on="both", compile=compiled, out=str(tmp_path / f"{compiled}"))
-        runs[compiled] = run = Run(cfg, train_mic_mrm.Student)
+        runs[compiled] = run = Run(cfg)
         run.step, graphs = cfg.pretrain_iterations, []
         for _ in range(4):
             one_step(run, batches_of(run)[run.step], train_mic_mrm.train_step)

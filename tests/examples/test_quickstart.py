@@ -1,4 +1,4 @@
-"""The notebook: its cells run one after the other, and what is committed shows what they print.
+"""The notebook: its cells run one after the other.
 
 After a change: `pip install nbclient ipykernel` and, in examples/, `jupyter execute --inplace quickstart.ipynb`.
 """
@@ -14,7 +14,6 @@ import pytest
 PATH = Path(__file__).parents[2] / "examples" / "quickstart.ipynb"
 CELLS = [cell for cell in json.loads(PATH.read_text())["cells"] if cell["cell_type"] == "code"]
 SOURCES = ["".join(cell["source"]) for cell in CELLS]
-OUTPUTS = [output for cell in CELLS for output in cell["outputs"]]
 
 
 @pytest.mark.slow
@@ -35,18 +34,3 @@ def test_it_runs(monkeypatch, capsys):
     assert 0 < names["masked"].mean() < 1
     assert names["rows"][0][2].shape == names["rows"][0][0].shape
     assert not (names["rows"][0][2] == names["rows"][0][0]).all()
-
-
-def test_outputs_are_those_of_one_clean_run():
-    assert [cell["execution_count"] for cell in CELLS] == list(range(1, len(CELLS) + 1))
-    assert {output["output_type"] for output in OUTPUTS} == {"stream", "display_data"}
-    assert {output["name"] for output in OUTPUTS if output["output_type"] == "stream"} == {"stdout"}  # no warnings
-    printed = "".join("".join(o["text"]) for o in OUTPUTS if o["output_type"] == "stream")
-    assert printed.count("mIoU") == 2
-    pictures = [output for output in OUTPUTS if output["output_type"] == "display_data"]
-    assert all("image/png" in output["data"] for output in pictures)
-    assert len(pictures) == 2
-
-
-def test_it_is_small_enough_to_be_shown():
-    assert PATH.stat().st_size < 500_000

@@ -20,8 +20,8 @@ from uda.checkpoints.loading import load_networks
 from uda.selftraining.draws import Draws
 from uda.settings import Settings, load_settings, preset_values
 from uda.training.loop import train
-from uda.training.optimizers import optimizers_of
-from uda.training.run import Run, batches_of, one_step, rate_factor
+from uda.training.optimizers import optimizers_of, rate_factor
+from uda.training.run import Run, batches_of, one_step
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPT = str(EXAMPLES / "train_vfm_mrm.py")
@@ -33,30 +33,30 @@ def vfm(settings) -> Settings:
 
 
 def run_to_the_end(settings: Settings) -> Run:
-    return train(settings, train_vfm_mrm.Student, train_vfm_mrm.train_step, train_vfm_mrm.after_step)
+    return train(settings, train_vfm_mrm.train_step, train_vfm_mrm.after_step)
 
 
 @pytest.mark.parametrize("decoder", ["light", "daformer"])
 def test_a_step(vfm, decoder):
     cfg = dataclasses.replace(vfm, decoder=decoder, pretrain_iterations=0, scale_jitter=0.1, threshold=0.055)
-    run = Run(cfg, train_vfm_mrm.Student)
+    run = Run(cfg)
     losses = one_step(run, batches_of(run)[0], train_vfm_mrm.train_step)
     assert set(losses) == {"source", "mixed", "trust", "masked", "mrm"}
     assert all(loss.isfinite() and loss > 0 for loss in losses.values())
     assert all(p.grad is not None for p in run.models.student.parameters())
-    assert run.models.student.network.encoder.mask_token.grad.abs().max() > 0
+    assert run.models.network.encoder.mask_token.grad.abs().max() > 0
 
 
 def test_an_encoder_without_tokens(settings):
     """Pyramids get MIC's blocks of pixels in place of hidden patches."""
-    run = Run(dataclasses.replace(settings, method="vfm", pretrain_iterations=0), train_vfm_mrm.Student)
+    run = Run(dataclasses.replace(settings, method="vfm", pretrain_iterations=0))
     losses = one_step(run, batches_of(run)[0], train_vfm_mrm.train_step)
     assert losses["masked"] > 0
 
 
 def test_a_vision_transformer_in_the_other_trainers(settings):
     cfg = dataclasses.replace(settings, method="mic", encoder="small_vit", decoder="light", pretrain_iterations=0)
-    run = Run(cfg, train_mic_mrm.Student)
+    run = Run(cfg)
     losses = one_step(run, batches_of(run)[0], train_mic_mrm.train_step)
     assert set(losses) == {"source", "mixed", "trust", "masked", "mrm"}
     assert [n for n, p in run.models.student.named_parameters() if p.grad is None] == ["network.encoder.mask_token"]
@@ -85,7 +85,7 @@ class Spy(Draws):
 def test_which_image_gets_which_colours(vfm):
     """As in VFM-UDA's code: the source that is mixed and the target that is masked are not jittered weakly before."""
     cfg = dataclasses.replace(vfm, pretrain_iterations=0, mic_mask_ratio=0.7, batch_size=8)
-    run = Run(cfg, train_vfm_mrm.Student)
+    run = Run(cfg)
     batch, draws = batches_of(run)[0], Spy(cfg, 0)
     train_vfm_mrm.train_step(0, batch, run.models, cfg, draws)
     pasted = draws.pasted(batch.source_labels, per_image=False)[:, None]
@@ -99,8 +99,8 @@ def test_which_image_gets_which_colours(vfm):
 
 def test_the_source_loss_is_a_mean_over_labelled_pixels(vfm):
     cfg = dataclasses.replace(vfm, method="source-only", pretrain_iterations=0)
-    run = Run(cfg, train_vfm_mrm.Student)
-    batch, network = batches_of(run)[0], run.models.student.network
+    run = Run(cfg)
+    batch, network = batches_of(run)[0], run.models.network
     batch.source_labels[:, :, :50] = 255
     losses = train_vfm_mrm.train_step(0, batch, run.models, cfg, Draws(cfg, 0))
     images = Draws(cfg, 0).weak_colours("source", batch.source_images)
@@ -110,7 +110,7 @@ def test_the_source_loss_is_a_mean_over_labelled_pixels(vfm):
 
 def test_the_teacher_follows_at_the_end_of_a_step(vfm):
     """Parameters and BatchNorm's statistics, by 1/2 after the first step, by 1/3 after the second."""
-    run = Run(dataclasses.replace(vfm, pretrain_iterations=0), train_vfm_mrm.Student)
+    run = Run(dataclasses.replace(vfm, pretrain_iterations=0))
     run.after_step = train_vfm_mrm.after_step
     data = batches_of(run)
     for step, share in enumerate((1 / 2, 1 / 3)):
@@ -125,7 +125,7 @@ def test_the_teacher_follows_at_the_end_of_a_step(vfm):
         run.models.teacher.predict = spy
         one_step(run, data[step], train_vfm_mrm.train_step)
         run.step += 1
-        student = run.models.student.network.state_dict()
+        student = run.models.network.state_dict()
         for key, value in run.models.teacher.state_dict().items():
             if value.is_floating_point():
                 torch.testing.assert_close(value, (1 - share) * seen["state"][key] + share * student[key], msg=key)
@@ -136,7 +136,7 @@ def test_rates_of_every_parameter():
     """5e-5 times the root of a batch of 8 on the head, a tenth on the encoder, decay 0.01 everywhere; the schedule."""
     network = pytest.importorskip("uda.networks").build_network("small_vit", "light", 19)
     settings = Settings(**(preset_values("paper", "vfm") | {"method": "vfm", "mrm_weight": 0.0}))
-    (optimizer,) = optimizers_of(settings, train_vfm_mrm.Student(network, None))
+    (optimizer,) = optimizers_of(settings, network, None)
     names = {p: name for name, p in network.named_parameters()}
     found = {names[p]: (g["initial_lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
     assert set(found) == set(names.values())
@@ -159,7 +159,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(vfm, tmp_path):
 
     cut = dataclasses.replace(vfm, out=str(tmp_path / "cut"))
     with pytest.raises(SystemExit, match="interrupted at step 4 of 6; go on with --resume"):
-        train(cut, train_vfm_mrm.Student, interrupted, train_vfm_mrm.after_step)
+        train(cut, interrupted, train_vfm_mrm.after_step)
     resumed = dataclasses.replace(load_settings(tmp_path / "cut" / "settings.json"), resume=cut.out)
     again = run_to_the_end(resumed)
     a, b = (torch.load(run.folder / "checkpoint.pt", weights_only=True) for run in (whole, again))

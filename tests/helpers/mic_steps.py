@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from parity import Parity
 from torch import Tensor, nn
-from uda.checkpoints.released import load_official, rename
+from uda.checkpoints.released import load_released, rename
 from uda.networks import HRDA, Box, build_network
 from uda.selftraining.mixing import keep_blocks
 
@@ -53,7 +53,7 @@ def build(parity: Parity, fill: str) -> HRDA:
         for key, value in network.state_dict().items()
         if key.endswith("num_batches_tracked")
     }
-    load_official(network.double(), {**official, **counters})
+    load_released(network.double(), {**official, **counters})
     return network.train()
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("examples/**/*.md"))]
 PAGES += [path for path in sorted(ROOT.glob("benchmarks/**/*.md")) if "results" not in path.parts]
+PAGES += [ROOT / "benchmarks/results/drawn/README.md", ROOT / "tests/parity/README.md"]
 
 
 class Block(NamedTuple):

@@ -1,36 +1,19 @@
-"""Reads the reference numbers that `MRM_PARITY_DIR` holds (by default `shared/parity` beside the repository).
-
-The folder is not part of this project: where it is absent, every test that asks for it is skipped.
-"""
+"""Reads the reference numbers in `tests/parity`: what they are says the README there."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from functools import cache
+import json
+import math
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-PARITY_DIR = Path(os.environ.get("MRM_PARITY_DIR", Path(__file__).resolve().parents[3] / "shared" / "parity"))
-
-
-@cache
-def _recipe() -> ModuleType:
-    """The reading code that lies beside the data."""
-    path = PARITY_DIR / "recipe.py"
-    if not path.is_file():
-        pytest.skip(f"no parity data: {path} is missing (set MRM_PARITY_DIR to the folder that holds it)")
-    spec = importlib.util.spec_from_file_location("parity_recipe", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+PARITY_DIR = Path(__file__).resolve().parents[1] / "parity"
+FULL = np.uint64(2**32 - 1)
 
 
 class Parity:
@@ -44,8 +27,8 @@ class Parity:
     """
 
     def __init__(self, name: str) -> None:
-        self._recipe = _recipe()
-        self.meta, self.arrays = self._recipe.load(name)
+        self.meta: dict[str, Any] = json.loads((PARITY_DIR / f"{name}.json").read_text())
+        self.arrays = np.load(PARITY_DIR / f"{name}.npz")
 
     def __getitem__(self, key: str) -> Tensor:
         """A stored array, in full, as int64 or float64."""
@@ -53,39 +36,75 @@ class Parity:
         return array.double() if array.is_floating_point() else array.long()
 
     def wave(self, shape: tuple[int, ...], amp: float = 1.0, shift: float = 0.0) -> Tensor:
-        """The recipe's input formula."""
-        out: Tensor = self._recipe.wave(self.meta["constants"], shape, amp, shift)
-        return out.double()
+        """The inputs: amp * sin(p + shift + q * i) * cos(r * i)."""
+        p, q, r = self.meta["constants"]["x"]
+        i = np.arange(math.prod(shape), dtype=np.float64)
+        return rounded(amp * np.sin(p + shift + q * i) * np.cos(r * i), shape)
 
     def cotangent(self, shape: tuple[int, ...], shift: float = 0.0) -> Tensor:
-        """The recipe's weights of a sum whose gradient is compared."""
-        out: Tensor = self._recipe.cotangent(self.meta["constants"], shape, shift)
-        return out.double()
+        """The weights of a sum whose gradient is compared: cos(p + shift + q * i)."""
+        p, q = self.meta["constants"]["g"]
+        return rounded(np.cos(p + shift + q * np.arange(math.prod(shape), dtype=np.float64)), shape)
 
     def weights(self, table: str = "weights", fill: str | None = None) -> dict[str, Tensor]:
-        """State dict of a weight table under the official keys, without the entries the recipe skips."""
-        entry: dict[str, Any] = dict(self.meta[table])
-        if fill is not None:
-            entry["fill"] = fill
-        return {key: value.double() for key, value in self._recipe.weights(self.meta, entry).items()}
+        """State dict of a weight table under the official keys, without the entries that it skips."""
+        entry = self.meta[table]
+        return {key: self.weight(k, key, shape, fill or entry["fill"]) for k, key, shape in entry["filled_k_key_shape"]}
 
     def fill(self, state: dict[str, Tensor], fill: str) -> dict[str, Tensor]:
-        """A state dict's floating entries replaced by the recipe's formula, counted in sorted order."""
+        """A state dict's floating entries replaced by the formula, counted in sorted order."""
         keys = sorted(key for key, value in state.items() if value.is_floating_point())
-        table = {"fill": fill, "filled_k_key_shape": [[k, key, list(state[key].shape)] for k, key in enumerate(keys)]}
-        filled = self._recipe.weights(self.meta, table)
+        filled = {key: self.weight(k, key, list(state[key].shape), fill) for k, key in enumerate(keys)}
         return {key: filled[key].to(value) if key in filled else value for key, value in state.items()}
 
-    def check(self, key: str, tensor: Tensor, tol: float = 1e-9) -> float:
-        """Asserts that the error is below `tol` of the reference's std and returns it."""
-        if self.meta["tensors"][key].get("std") == 0.0 or tensor.numel() == 1:  # a scalar: relative to its size
-            value = self.arrays[key].astype(np.float64).ravel()[0]
-            error = abs(tensor.double().item() - value) / max(abs(value), 1e-300)
-            assert error < tol, f"{key}: relative error {error:.2e}, allowed {tol:.0e}"
+    def weight(self, k: int, key: str, shape: list[int], fill: str) -> Tensor:
+        """The k-th entry of a state dict: small around 0, or around 1 for norms' weights and variances."""
+        n = math.prod(shape)
+        base = self.base(fill, n, k)  # in [-1, 1]
+        if len(shape) >= 2 and key.endswith("weight"):
+            scale = 1.0 / math.sqrt(n / shape[0])  # the last bit of float32 depends on this order of operations
+            value = (scale * math.sqrt(3.0) if fill == "hash" else scale) * base
+        elif key.endswith("weight"):
+            value = 1 + 0.1 * base
+        elif key.endswith("running_var"):
+            value = 1 + 0.2 * base * base
         else:
-            error = self._recipe.check(self.meta, self.arrays, key, tensor, tol)
+            value = 0.1 * base
+        return rounded(value, tuple(shape))
+
+    def base(self, fill: str, n: int, k: int) -> NDArray[np.float64]:
+        constants = self.meta["constants"]
+        if fill == "sin":
+            a, b, c, d, m = constants["w"]
+            i = np.arange(n, dtype=np.float64)
+            return np.sin(a + b * k + c * i + d * i * (k % m))
+        h = np.arange(n, dtype=np.uint64) * np.uint64(2654435761)
+        h = (h + np.uint64(((k + 1) * 2246822519 + constants["hs"]) % 2**32)) & FULL
+        for shift, factor in ((15, 2246822519), (13, 3266489917)):
+            h ^= h >> np.uint64(shift)
+            h = (h * np.uint64(factor)) & FULL
+        h ^= h >> np.uint64(16)
+        return 2 * h.astype(np.float64) / 2**32 - 1
+
+    def check(self, key: str, tensor: Tensor, tol: float = 1e-9) -> float:
+        """Asserts that the error is below `tol` of the reference's std (of a scalar: of its size) and returns it."""
+        stored = self.arrays[key].astype(np.float64).ravel()
+        about = self.meta["tensors"][key]
+        if about.get("std") == 0.0 or tensor.numel() == 1:
+            ours, stored, scale = np.array([tensor.double().item()]), stored[:1], abs(stored[0])
+        else:
+            ours = tensor.detach().double().flatten().numpy()[:: about["step"] or 1]
+            scale = self.arrays[f"{key}.stats"][1] if f"{key}.stats" in self.arrays else stored.std()
+        assert ours.shape == stored.shape, f"{key}: {ours.shape} values, expected {stored.shape}"
+        error = float(np.abs(ours - stored).max() / max(scale, 1e-300))
+        assert error < tol, f"{key}: off by {error:.1e} of the reference's spread, allowed {tol:.0e}"
         print(f"{key}: {error:.1e}")
-        return float(error)
+        return error
+
+
+def rounded(values: NDArray[np.float64], shape: tuple[int, ...]) -> Tensor:
+    """In float64, rounded to float32."""
+    return torch.from_numpy(values.astype(np.float32)).reshape(shape).double()
 
 
 def quirk_labels(batch: int, height: int, width: int) -> Tensor:

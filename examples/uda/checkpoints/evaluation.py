@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..data.domain import Domain
 from ..data.labels import CITYSCAPES_NAMES, IGNORE, SYNTHIA13, SYNTHIA16, colourise
 from ..data.layouts import CONVERTED
 from ..data.transforms import normalise
-from ..networks import Segmentor, sliding_predict
+from ..networks import Segmentor, sliding_rows
 from ..runtime.files import naming_file
 from ..runtime.processes import rank_and_world, sum_over_ranks
 
@@ -44,21 +45,45 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Ten
 
 
 def class_iou(confusion: Tensor) -> Tensor:
-    """(K,) intersection over union in percent, NaN for classes without a labelled pixel."""
+    """(K,) intersection over union in percent, NaN for classes that are neither labelled nor predicted.
+
+    As Cityscapes' and DAFormer's code count it: 0 for a class that is predicted somewhere and labelled nowhere.
+    """
     hits = confusion.diag().double()
     union = confusion.sum(0) + confusion.sum(1) - confusion.diag()
-    iou = 100 * hits / union.clamp(min=1)
-    return torch.where(confusion.sum(1) > 0, iou, torch.nan)
+    return torch.where(union > 0, 100 * hits / union.clamp(min=1), torch.nan)
 
 
 def mean_iou(confusion: Tensor, classes: Sequence[int] | None = None) -> float:
-    """Mean over those of the classes (all where None) that have a labelled pixel; NaN where none has.
+    """Mean over those of the classes (all where None) that are labelled or predicted; NaN where none is.
 
     The other classes still count where they are predicted or labelled in place of these, as the field does it for
     SYNTHIA's 16 and 13 classes.
     """
     iou = class_iou(confusion)
     return (iou if classes is None else iou[list(classes)]).nanmean().item()
+
+
+def mean_in_words(confusions: dict[str, Tensor], names: Sequence[str], classes: Sequence[int] | None = None) -> str:
+    """Which classes `mean_iou` is over, network by network where they differ."""
+    chosen = list(range(len(names)) if classes is None else classes)
+    sentences = {name: over_in_words(confusion, names, chosen) for name, confusion in confusions.items()}
+    first, *others = sentences.values()
+    if all(other == first for other in others):
+        return f"mIoU is over {first}"
+    return "\n".join(f"mIoU of the {name} is over {words}" for name, words in sentences.items())
+
+
+def over_in_words(confusion: Tensor, names: Sequence[str], classes: list[int]) -> str:
+    iou, labelled = class_iou(confusion), confusion.sum(1) > 0
+    left_out = [names[k] for k in classes if iou[k].isnan()]
+    zero = [names[k] for k in classes if not labelled[k] and not iou[k].isnan()]
+    words = f"{len(classes) - len(left_out)} of {len(classes)} classes"
+    if left_out:
+        words += f"; neither labelled nor predicted: {', '.join(left_out)}"
+    if zero:
+        words += f"; counted as 0, for they are predicted and have no labelled pixel: {', '.join(zero)}"
+    return words
 
 
 def window_scores(network: Segmentor) -> Callable[[Tensor], Tensor]:
@@ -70,21 +95,36 @@ def window_scores(network: Segmentor) -> Callable[[Tensor], Tensor]:
 
 @torch.no_grad()
 def predict_ids(
-    network: Segmentor, image: Tensor, size: tuple[int, int], device: torch.device, window: int = 0
+    network: Segmentor, pixels: Tensor, size: tuple[int, int], device: torch.device, window: int = 0
 ) -> Tensor:
     """The best class of every pixel, (h, w) int64, on the device.
 
     Args:
         network: in eval mode.
-        image: (3, H, W) in [0, 1].
+        pixels: (3, H, W) uint8.
         size: (h, w) of the result, to which the logits are resized.
-        window: side in pixels of windows that slide over the image by half of it; 0 predicts the whole image.
+        window: side in pixels of windows that slide over the image by half of it; 0 predicts the whole image. With
+            windows the logits of one row of them are kept at a time.
     """
-    x = normalise(image)[None].to(device, non_blocking=True)
-    logits = sliding_predict(window_scores(network), x, window, max(window // 2, 1)) if window else network.predict(x)
-    if logits.shape[-2:] != size:
-        logits = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
-    return logits[0].max(0).indices  # on CPUs argmax along the first dimension takes 13 times as long
+
+    def scores(images: Tensor, of: Callable[[Tensor], Tensor] = network.predict) -> Tensor:
+        return of(normalise(images.float() / 255).to(device, non_blocking=True))
+
+    bands: Iterable[Tensor] = (
+        [scores(pixels[None])]
+        if not window
+        else sliding_rows(partial(scores, of=window_scores(network)), pixels[None], window, max(window // 2, 1))
+    )
+    if pixels.shape[-2:] != size:
+        logits = torch.cat(list(bands), dim=-2)
+        bands = [nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)]
+    # in bytes, and with `map`, which lets go of a band before it asks for the next
+    return torch.cat(list(map(best_class, bands))).long()
+
+
+def best_class(logits: Tensor) -> Tensor:
+    """(1, K, H, W) -> (H, W) uint8; there are at most 254 classes."""
+    return logits[0].max(0).indices.byte()  # argmax along the first dimension takes 13 times as long on a CPU
 
 
 def evaluate(
@@ -110,10 +150,9 @@ def evaluate(
     rank, world = rank_and_world()
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
     for index in tqdm(range(rank, len(domain), world), title, leave=False, disable=rank > 0):
-        labels = domain.labels(index, resized=False)
-        domain.check_size(index, labels)
+        pixels, labels = domain.with_labels(index)
         size = (labels.shape[0], labels.shape[1])
-        predicted = predict_ids(network, domain.image(index), size, device, window)
+        predicted = predict_ids(network, pixels, size, device, window)
         # counted there: the next image is read while the device still predicts this one
         confusion += confusion_matrix(labels.to(device, non_blocking=True), predicted, num_classes)
         if on_prediction is not None:
@@ -130,14 +169,16 @@ def iou_table(
     Args:
         confusions: a column's title -> (K, K).
         names: of the K classes.
-        classes: the rows, all where None; those without a labelled pixel are left out.
+        classes: the rows, all where None; those that are neither labelled nor predicted are left out.
     """
     columns = {name: class_iou(confusion) for name, confusion in confusions.items()}
-    first = next(iter(columns.values()))
-    rows = [k for k in (range(len(names)) if classes is None else classes) if not first[k].isnan()]
+    chosen = range(len(names)) if classes is None else classes
+    rows = [k for k in chosen if not all(iou[k].isnan() for iou in columns.values())]
     width = max(15, *(len(names[k]) + 1 for k in rows)) if rows else 15
     lines = [f"{'class':<{width}}" + "".join(f"{name:>9}" for name in columns)]
-    lines += [f"{names[k]:<{width}}" + "".join(f"{iou[k].item():9.1f}" for iou in columns.values()) for k in rows]
+    for k in rows:
+        cells = ["" if iou[k].isnan() else f"{iou[k].item():.1f}" for iou in columns.values()]
+        lines.append(f"{names[k]:<{width}}" + "".join(f"{cell:>9}" for cell in cells))
     means = "".join(f"{mean_iou(confusion, classes):9.2f}" for confusion in confusions.values())
     return "\n".join([*lines, f"{'mIoU':<{width}}{means}"])
 

@@ -23,8 +23,7 @@ from ..data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES
 from ..networks import HRDA, Segmentor, build_network
 from ..settings import Settings, settings_of
 from .files import read_checkpoint
-from .released import load_official, official_settings
-from .vfm_uda import is_vfm, load_vfm, read_weights_only, vfm_settings
+from .released import is_mmcv, is_vfm, load_released, read_weights_only, released_settings
 
 WHICH = ("student", "teacher")
 EXPECTED = "expected a run's folder, its checkpoint.pt, or a released file of DAFormer, HRDA, MIC or VFM-UDA"
@@ -85,7 +84,7 @@ def load_networks(path: str | Path, which: Sequence[str] = WHICH) -> Loaded:
         if isinstance(saved, dict) and {"settings", *WHICH} <= saved.keys():
             return _of_run(file, saved, which)
         state = saved.get("state_dict", saved) if isinstance(saved, dict) else None
-        if isinstance(state, dict) and (_of_mmcv(state) or is_vfm(state)):
+        if isinstance(state, dict) and (is_mmcv(state) or is_vfm(state)):
             return _released(file, state, which)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
@@ -103,7 +102,6 @@ def network_of(settings: Settings, num_classes: int) -> Segmentor:
         encoder_weights=settings.encoder_weights or None,
         embed_dim=settings.decoder_width,
         detail_crop=settings.detail_crop,
-        detail_weight=settings.detail_weight,
     )
 
 
@@ -154,7 +152,6 @@ def _released(file: Path, state: dict[str, Tensor], which: Sequence[str]) -> Loa
     """Networks of a released file: evaluated on Cityscapes at half size; HRDA's and VFM-UDA's at full size."""
     vfm = is_vfm(state)
     teacher = "network_ema" if vfm else "ema_model"
-    settings_of_file, load = (vfm_settings, load_vfm) if vfm else (official_settings, load_official)
     has_teacher = any(_model_of(key) == teacher for key in state)
     if not has_teacher and list(which) == ["teacher"]:
         raise ValueError(f"expected keys that start with '{teacher}.' for the teacher, found none")
@@ -162,12 +159,12 @@ def _released(file: Path, state: dict[str, Tensor], which: Sequence[str]) -> Loa
     left = set(state)
     for name in which:
         if name == "student" or has_teacher:
-            arguments = settings_of_file(state, name)
+            arguments = released_settings(state, name)
             if arguments["num_classes"] != len(CITYSCAPES_NAMES):
                 count = arguments["num_classes"]
                 raise ValueError(f"expected a network of Cityscapes' {len(CITYSCAPES_NAMES)} classes, got {count}")
             network = build_network(**arguments)
-            left &= set(load(network, state, name))
+            left &= set(load_released(network, state, name))
             networks[name] = network.eval().requires_grad_(False)
     dropped = ", ".join(f"{model}.* ({n} entries)" for model, n in Counter(map(_model_of, sorted(left))).items())
     full_size = vfm or any(isinstance(network, HRDA) for network in networks.values())
@@ -175,7 +172,7 @@ def _released(file: Path, state: dict[str, Tensor], which: Sequence[str]) -> Loa
     return Loaded(file, networks, CITYSCAPES_NAMES, CITYSCAPES_COLOURS, dropped, size, window)
 
 
-def load_released(network: Segmentor, path: str) -> None:
+def load_init(network: Segmentor, path: str) -> None:
     """Loads the student of a released file into a network, strictly.
 
     Raises:
@@ -183,14 +180,9 @@ def load_released(network: Segmentor, path: str) -> None:
     """
     try:
         saved = read_weights_only(Path(path))
-        state = saved.get("state_dict", saved)
-        (load_vfm if is_vfm(state) else load_official)(network, state)
+        load_released(network, saved.get("state_dict", saved))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _of_mmcv(state: Mapping[str, Any]) -> bool:
-    return any(".block1." in str(key) or "decode_head." in str(key) for key in state)
 
 
 def _model_of(key: str) -> str:

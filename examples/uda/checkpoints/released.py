@@ -1,24 +1,31 @@
-"""Released checkpoints of DAFormer, HRDA and MIC (mmcv files) under this project's parameter names.
+"""Released checkpoints of DAFormer, HRDA and MIC (mmcv's files) and of VFM-UDA (Lightning's) under our names.
 
-    saved = read_official("iter_40000.pth")
-    network = build_network(**official_settings(saved))
-    dropped = load_official(network, saved)
+    state = read_weights_only(Path("iter_40000.pth"))["state_dict"]
+    network = build_network(**released_settings(state))
+    dropped = load_released(network, state)
 
-Neither mmcv nor mmseg is needed.
+None of mmcv, mmseg, Lightning and VFM-UDA's code is needed.
 """
 
 from __future__ import annotations
 
 import re
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..runtime.files import read_tensors
 
-# Official name -> ours, tried in order on the part behind the model's prefix.
-_RENAMES = [
+# Where the networks are in a file: of mmcv, of VFM-UDA.
+_PREFIXES = {"student": ("model.", "network."), "teacher": ("ema_model.", "network_ema.")}
+
+# Official name -> ours, all tried in order.
+_MMCV = [
     (r"^backbone\.", "encoder.body."),
     (r"^decode_head\.head\.", "decoder.head."),
     (r"^decode_head\.scale_attention\.", "decoder.attention."),
@@ -30,9 +37,12 @@ _RENAMES = [
     (r"\.(depth|point)wise_conv\.", r".\1wise."),
     (r"\.conv_seg\.", ".classify."),
 ]
-
-# Models inside a self-training checkpoint, by prefix.
-_MODELS = {"student": "model.", "teacher": "ema_model.", "imagenet": "imnet_model."}
+# DINOv2's own names are timm's.
+_VFM = [
+    (r"^encoder\.(?!mask_token)", "encoder.body."),
+    (r"^upscale\.", "decoder.upscale."),
+    (r"^out\.", "decoder.classify."),
+]
 
 # Blocks per stage and channels of the first -> encoder.
 _MITS: dict[tuple[int, ...], str] = {
@@ -43,26 +53,71 @@ _MITS: dict[tuple[int, ...], str] = {
     (3, 8, 27, 3, 64): "mit_b4",
     (3, 6, 40, 3, 64): "mit_b5",
 }
+# Width and depth -> encoder.
+_VITS = {
+    (384, 12): "vit_small_patch14_dinov2",
+    (768, 12): "vit_base_patch14_dinov2",
+    (1024, 24): "vit_large_patch14_dinov2",
+}
 
 
-def read_official(path: str | Path) -> dict[str, Tensor]:
-    """The state dict of an mmcv checkpoint, on the CPU; nothing but tensors and plain values is unpickled."""
+class _LeftOut:
+    """Stands for an object of a class that is not loaded."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def read_weights_only(path: Path) -> Any:
+    """What `read_tensors` reads, and files that hold objects of other classes besides, which come back empty.
+
+    Lightning saves what a model was built with beside its weights.
+
+    Raises:
+        ValueError: the file is damaged, or what cannot be left out: PyTorch fills plain dicts and lists alone.
+    """
+    serialization: Any = torch.serialization
+    names = []
+    if zipfile.is_zipfile(path) and hasattr(serialization, "get_unsafe_globals_in_checkpoint"):  # torch 2.6 on
+        with suppress(Exception):  # said when it is read
+            names = sorted(serialization.get_unsafe_globals_in_checkpoint(path))  # a set of strings in a random order
+    if not names:
+        return read_tensors(path)
     try:
-        content = read_tensors(Path(path))
-        state: dict[str, Tensor] = content.get("state_dict", content)
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: expected a released checkpoint of DAFormer, HRDA or MIC; {error}") from error
-    return state
+        with serialization.safe_globals([(_LeftOut, name) for name in names]):
+            return read_tensors(path)
+    except ValueError as error:
+        held = f"it holds {', '.join(names)}; what is left out must not be a subclass of dict or list"
+        raise ValueError(f"{error}; {held}") from error
 
 
-def official_settings(state_dict: dict[str, Tensor], which: str = "student") -> dict[str, Any]:
-    """The arguments of `build_network` for the network that an official state dict belongs to."""
-    state, _ = from_official(state_dict, which)
-    blocks = [
-        len({key.split(".")[3] for key in state if key.startswith(f"encoder.body.block{i}.")}) for i in range(1, 5)
-    ]
-    first = state.get("encoder.body.norm1.weight", ())
-    encoder = _MITS.get((*blocks, len(first)))
+def is_mmcv(state_dict: Mapping[str, Any]) -> bool:
+    """Whether it holds a network of DAFormer's code base."""
+    return any(".block1." in str(key) or "decode_head." in str(key) for key in state_dict)
+
+
+def is_vfm(state_dict: Mapping[str, Any]) -> bool:
+    """Whether it holds VFM-UDA's network."""
+    return any(str(key).startswith(("network.", "network_ema.")) for key in state_dict)
+
+
+def released_settings(state_dict: dict[str, Tensor], which: str = "student") -> dict[str, Any]:
+    """The arguments of `build_network` for the network that a state dict belongs to."""
+    state, _ = from_released(state_dict, which)
+    if is_vfm(state_dict):
+        depth = len({key.split(".")[3] for key in state if key.startswith("encoder.body.blocks.")})
+        width = state.get("encoder.body.norm.weight", torch.empty(0)).numel()
+        weight = state.get("decoder.classify.weight")
+        if (width, depth) not in _VITS or weight is None:
+            known = ", ".join(f"{depth} of width {width}" for width, depth in _VITS)
+            raise ValueError(f"state_dict: expected a DINOv2 encoder of {known}, got {depth} blocks of width {width}")
+        return {"encoder": _VITS[width, depth], "decoder": "light", "num_classes": len(weight)}
+    stages = [f"encoder.body.block{i}." for i in range(1, 5)]
+    blocks = [len({key.split(".")[3] for key in state if key.startswith(stage)}) for stage in stages]
+    encoder = _MITS.get((*blocks, len(state.get("encoder.body.norm1.weight", ()))))
     hrda = any(key.startswith("decoder.attention.") for key in state)
     head = "decoder.head." if hrda else "decoder."
     if encoder is None or f"{head}fuse.branches.0.conv.weight" not in state:
@@ -72,44 +127,48 @@ def official_settings(state_dict: dict[str, Tensor], which: str = "student") -> 
         )
     classes, width = state[f"{head}classify.weight"].shape[:2]
     settings = {"encoder": encoder, "decoder": "daformer", "num_classes": classes, "embed_dim": width, "hrda": hrda}
-    if hrda:
-        settings["attention_dim"] = state["decoder.attention.classify.weight"].shape[1]
-    return settings
+    return settings | ({"attention_dim": state["decoder.attention.classify.weight"].shape[1]} if hrda else {})
 
 
-def rename(key: str) -> str:
+def rename(key: str, renames: list[tuple[str, str]] = _MMCV) -> str:
     """Our name of an official parameter, without the prefix of the model it belongs to."""
-    for pattern, replacement in _RENAMES:
+    for pattern, replacement in renames:
         key = re.sub(pattern, replacement, key)
     return key
 
 
-def from_official(state_dict: dict[str, Tensor], which: str = "student") -> tuple[dict[str, Tensor], list[str]]:
-    """Pick one model out of an official state dict and rename its parameters.
+def from_released(state_dict: dict[str, Tensor], which: str = "student") -> tuple[dict[str, Tensor], list[str]]:
+    """Pick one network out of a released state dict and rename its parameters.
 
     Args:
-        state_dict: the checkpoint's "state_dict" (or the file's content itself), with or without the prefixes of the
-            self-training wrapper: "model." student, "ema_model." teacher, "imnet_model." ImageNet encoder.
-        which: "student" (what the papers evaluate), "teacher" or "imagenet". A file without these prefixes holds one
-            model, which is taken as whichever is asked for.
+        state_dict: the checkpoint's "state_dict", or the file's content itself.
+        which: "student" (what the papers evaluate) or "teacher". An mmcv file of a bare model holds one network, which
+            is taken as whichever is asked for.
 
     Returns:
         state: our name -> tensor.
-        dropped: official names that are left out on purpose: the other models, and the loss weights or classifier
-            of an ImageNet encoder.
+        dropped: official names that are left out on purpose: those of other networks.
 
     Raises:
-        ValueError: the file holds no such model, or a backbone that is not here.
+        ValueError: the file holds no such network, or a backbone that is not here.
     """
-    if which not in _MODELS:
-        raise ValueError(f"which: expected one of {sorted(_MODELS)}, got {which!r}")
-    keys = {re.sub(r"^module\.", "", key): key for key in state_dict}
-    keys = {re.sub(r"^(model|ema_model|imnet_model)\.module\.", r"\1.", new): key for new, key in keys.items()}
-    wrapped = any(new.startswith(tuple(_MODELS.values())) for new in keys)
-    prefix = _MODELS[which] if wrapped else ""
+    if which not in _PREFIXES:
+        raise ValueError(f"which: expected one of {sorted(_PREFIXES)}, got {which!r}")
+    vfm = is_vfm(state_dict)
+    prefix = _PREFIXES[which][vfm]
+    # DataParallel's "module." may stand before or behind the model's name
+    keys = {re.sub(r"^(module\.)?((ema_|imnet_)?model\.)?(module\.)?", r"\2", key): key for key in state_dict}
+    if not vfm and not any(new.startswith(("model.", "ema_model.")) for new in keys):
+        prefix = ""
     chosen = {new.removeprefix(prefix): key for new, key in keys.items() if new.startswith(prefix)}
     if not chosen:
         raise ValueError(f"state_dict: expected keys that start with {prefix!r} for the {which}, found none")
+    dropped = sorted(set(state_dict) - set(chosen.values()))
+    if vfm:
+        again = chosen.get("token_masking.mask_token")  # the encoder's under a second name
+        if again and torch.equal(state_dict[again], state_dict.get(f"{prefix}encoder.mask_token", torch.empty(0))):
+            del chosen["token_masking.mask_token"]
+        return {rename(name, _VFM): state_dict[key] for name, key in chosen.items()}, dropped
     if any(name.startswith("backbone.stem.") for name in chosen):
         raise ValueError(
             "state_dict: holds a ResNetV1c, whose three-convolution stem segmentation_models_pytorch's ResNets lack; "
@@ -118,28 +177,16 @@ def from_official(state_dict: dict[str, Tensor], which: str = "student") -> tupl
     unknown = [name for name in chosen if not name.startswith(("backbone.", "decode_head."))]
     if unknown:
         raise ValueError(f"state_dict: expected names under backbone. and decode_head., got {unknown[:5]}")
-    state = {rename(name): state_dict[key] for name, key in chosen.items()}
-    dropped = sorted(set(state_dict) - set(chosen.values()))
-    return state, dropped
+    return {rename(name): state_dict[key] for name, key in chosen.items()}, dropped
 
 
-def load_official(network: nn.Module, state_dict: dict[str, Tensor], which: str = "student") -> list[str]:
-    """Load one model of an official state dict into a network, strictly; returns the names dropped on purpose.
+def load_released(network: nn.Module, state_dict: dict[str, Tensor], which: str = "student") -> list[str]:
+    """Load one network of a released state dict, strictly; returns the names dropped on purpose.
 
     Raises:
         ValueError: a parameter of the network is missing, left over or of another shape; the message lists the first.
     """
-    state, dropped = from_official(state_dict, which)
-    load_strictly(network, state)
-    return dropped
-
-
-def load_strictly(network: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load weights under our names.
-
-    Raises:
-        ValueError: a parameter of the network is missing, left over or of another shape; the message lists the first.
-    """
+    state, dropped = from_released(state_dict, which)
     own = network.state_dict()
     problems = [f"{key} is missing" for key in own if key not in state]
     problems += [f"{key} has no place" for key in state if key not in own]
@@ -152,3 +199,4 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor]) -> None:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError(f"state_dict does not fit the network: {'; '.join(problems[:5])}{more}")
     network.load_state_dict(state)
+    return dropped

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +20,25 @@ from tqdm import tqdm
 
 from ..runtime.files import write_whole
 from .domain import Domain
+from .images import read_ids
 from .labels import IGNORE
+from .layouts import Sample
 
 ImagePixels = list[dict[int, int]]
+THREADS = min(os.cpu_count() or 1, 8)
+CHECKED = 10  # samples whose label files are held against statistics that lie beside the data
 
 
-def class_statistics(domain: Domain, cache: Path, workers: int = 0) -> ImagePixels:
+def class_statistics(domain: Domain, cache: Path) -> ImagePixels:
     """Per sample {train id: pixels} of its label file, classes without a pixel left out.
 
     Args:
         domain: the labelled domain; its `size` does not matter.
         cache: folder that keeps what was counted. Several processes may share it, but each would count on its own: let
             one go first.
-        workers: threads that count; 0 takes as many as there are cores, at most 8.
 
     Returns:
-        What `RareClassSampler` takes. Names classes that never occur in one printed line.
+        What `RareClassSampler` takes.
 
     Raises:
         FileNotFoundError: images without labels.
@@ -42,15 +47,18 @@ def class_statistics(domain: Domain, cache: Path, workers: int = 0) -> ImagePixe
     pixels = beside(domain)
     if pixels is None:
         domain.check_labels()
-        pixels = cached(domain, cache, workers)
-    absent = [name for k, name in enumerate(domain.classes.names) if not any(k in counts for counts in pixels)]
-    if absent:
-        print(f"{domain.spec}: no pixel of {', '.join(absent)}")
+        pixels = cached(domain, cache)
     return pixels
 
 
 def beside(domain: Domain) -> ImagePixels | None:
-    """The statistics that lie in the data set's folder; None where there are none, or not of every sample."""
+    """The statistics that lie in the data set's folder; None where there are none, or not those of the samples.
+
+    What they say of a few samples is held against the label files: statistics of other labels would go unnoticed.
+
+    Raises:
+        ValueError: a file of another form, or with ids that are not train ids.
+    """
     for name, parse in (("sample_class_stats.json", by_sample), ("samples_with_class.json", by_class)):
         path = domain.root / name
         if not path.is_file():
@@ -64,10 +72,55 @@ def beside(domain: Domain) -> ImagePixels | None:
             raise ValueError(f"{path}: expected train ids 0-{len(domain.classes) - 1}, got {min(strange)}")
         keys = [key(sample.label.name) for sample in domain.samples]
         known = sum(k in by_file for k in keys)
-        if len(set(keys)) == len(keys) and (known == len(keys) or (known and parse is by_class)):
-            return [by_file.get(k, {}) for k in keys]
-        print(f"{path}: knows {known} of {len(keys)} samples, not used")
+        if len(set(keys)) < len(keys) or not (known == len(keys) or (known and parse is by_class)):
+            print(f"{path}: knows {known} of {len(keys)} samples, not used")
+            continue
+        pixels = [by_file.get(k, {}) for k in keys]
+        if wrong := disagreement(domain, pixels):
+            print(f"{path}: {wrong}; not used, delete it")
+            continue
+        return pixels
     return None
+
+
+def disagreement(domain: Domain, pixels: ImagePixels) -> str:
+    """What statistics say wrongly of the first of a few samples that they do not agree with; empty if of none."""
+    for index in spread(len(domain), CHECKED):
+        counted = count_one(domain, index)
+        if counted != pixels[index]:
+            label, names = domain.samples[index].label, domain.classes.names
+            k = next(k for k in range(len(names)) if counted.get(k, 0) != pixels[index].get(k, 0))
+            return f"says {pixels[index].get(k, 0)} pixels of {names[k]} in {label}, which has {counted.get(k, 0)}"
+    return ""
+
+
+def absent_classes(domain: Domain, limit: int = 200) -> str:
+    """Names the classes without a labelled pixel in up to `limit` label files spread over the domain; empty if none.
+
+    Raises:
+        ValueError: as `class_statistics`; also where no class has a labelled pixel.
+    """
+    indices = spread(len(domain), limit)
+    names, pixels = domain.classes.names, count(domain, indices)
+    absent = [name for k, name in enumerate(names) if not any(k in counts for counts in pixels)]
+    of = "" if len(indices) == len(domain) else f" of {len(domain)}"
+    files = f"{len(indices)}{of} label files{nothing_in_255(domain, indices) if absent else ''}"
+    if len(absent) == len(names):
+        raise ValueError(f"{domain.spec}: expected labelled pixels of its classes, found none in {files}")
+    return f"no labelled pixel of {', '.join(absent)} in {files}" if absent else ""
+
+
+def nothing_in_255(domain: Domain, indices: list[int]) -> str:
+    """A reminder where one's own label files hold 255, as masks of 0 and 255 do."""
+    labels = [domain.samples[index].label for index in indices[:CHECKED]]
+    holds = domain.classes.own is not None and any((read_ids(path) == IGNORE).any() for path in labels)
+    return "; 255, which they hold, counts as no class" if holds else ""
+
+
+def spread(samples: int, count: int) -> list[int]:
+    """Up to `count` indices from the first sample to the last."""
+    indices: list[int] = torch.linspace(0, samples - 1, min(count, samples)).long().tolist()
+    return indices
 
 
 def by_sample(content: Any) -> dict[str, dict[int, int]]:
@@ -90,7 +143,7 @@ def key(file: str) -> str:
     return stem.removesuffix("_labelTrainIds").removesuffix("_labelIds")
 
 
-def cached(domain: Domain, cache: Path, workers: int) -> ImagePixels:
+def cached(domain: Domain, cache: Path) -> ImagePixels:
     """The statistics in the cache, or new ones where there are none of this data set as it is now."""
     where = f"{domain.spec.partition(':')[0]}:{domain.root.resolve()}"
     path = cache / f"class-statistics-{hashlib.sha256(where.encode()).hexdigest()[:12]}.json"
@@ -104,30 +157,37 @@ def cached(domain: Domain, cache: Path, workers: int) -> ImagePixels:
         pass
     except (ValueError, KeyError, TypeError, AttributeError):
         print(f"{path}: damaged, class statistics are counted anew")
-    pixels = count(domain, workers)
+    pixels = count(domain, range(len(domain)))
     cache.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps({**state, "pixels": pixels}), shared=True)
     return pixels
 
 
 def fingerprint(domain: Domain) -> str:
-    """Changes with the names and sizes of the label files and with the classes."""
+    """Changes with the names and contents of the label files and with the classes."""
     root = domain.root
-    lines = [f"{os.path.relpath(sample.label, root)} {sample.label.stat().st_size}" for sample in domain.samples]
+
+    def content(sample: Sample) -> str:
+        return f"{os.path.relpath(sample.label, root)} {hashlib.blake2b(sample.label.read_bytes()).hexdigest()}"
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        lines = list(pool.map(content, domain.samples))
     digest = hashlib.sha256("\n".join([*lines, *domain.classes.names]).encode())
     digest.update(domain.classes.ids.tobytes())
     return digest.hexdigest()[:16]
 
 
-def count(domain: Domain, workers: int = 0) -> ImagePixels:
-    """Reads all label files."""
+def count(domain: Domain, indices: Sequence[int]) -> ImagePixels:
+    """Per sample {train id: pixels}, read from its label file."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        results = pool.map(partial(count_one, domain), indices)
+        title = f"class statistics of {domain.spec}"
+        hidden = len(indices) < len(domain)
+        return list(tqdm(results, title, len(indices), unit="image", dynamic_ncols=True, disable=hidden))
 
-    def count_one(index: int) -> dict[int, int]:
-        labels = domain.labels(index, resized=False)
-        domain.check_size(index, labels)
-        counts = torch.bincount(labels.flatten(), minlength=256)[:IGNORE].tolist()
-        return {k: n for k, n in enumerate(counts) if n}
 
-    with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8)) as pool:
-        results = pool.map(count_one, range(len(domain)))
-        return list(tqdm(results, f"class statistics of {domain.spec}", len(domain), unit="image", dynamic_ncols=True))
+def count_one(domain: Domain, index: int) -> dict[int, int]:
+    labels = domain.labels(index, resized=False)
+    domain.check_size(index, labels)
+    counts = torch.bincount(labels.flatten(), minlength=256)[:IGNORE].tolist()
+    return {k: n for k, n in enumerate(counts) if n}

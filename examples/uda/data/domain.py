@@ -9,12 +9,11 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .images import image_size, open_image, read_ids
+from .images import image_size, read_ids, read_rgb
 from .labels import ClassSet
 from .layouts import LAYOUTS, Sample
 
@@ -41,8 +40,7 @@ class Domain:
 
     def pixels(self, index: int) -> Tensor:
         """(3, H, W) uint8, RGB."""
-        image = np.array(open_image(self.samples[index].image).convert("RGB"))
-        return self._resize(torch.from_numpy(image).permute(2, 0, 1))
+        return self._resize(self._own_pixels(index))
 
     def image(self, index: int) -> Tensor:
         """(3, H, W) in [0, 1]."""
@@ -54,28 +52,40 @@ class Domain:
         labels = torch.from_numpy(self.classes.train_ids(read_ids(sample.label), sample.label, sample.converted))
         return self._resize(labels) if resized else labels
 
-    def labelled(self, index: int) -> tuple[Tensor, Tensor]:
-        """Pixels (3, H, W) and labels (H, W) of one size.
+    def with_labels(self, index: int) -> tuple[Tensor, Tensor]:
+        """Pixels (3, H, W) uint8 and labels (h, w) in their file's own size, which is that of the image's file.
 
         Raises:
             ValueError: the two files differ in size, see `check_size`.
         """
-        labels = self.labels(index, resized=False)
-        self.check_size(index, labels)
-        pixels, labels = self.pixels(index), self._resize(labels)
+        pixels, labels = self._own_pixels(index), self.labels(index, resized=False)
+        self.check_size(index, labels, (pixels.shape[1], pixels.shape[2]))
+        return self._resize(pixels), labels
+
+    def labelled(self, index: int) -> tuple[Tensor, Tensor]:
+        """Pixels (3, H, W) and labels (H, W), both resized. Raises: as `with_labels`."""
+        pixels, labels = self.with_labels(index)
+        labels = self._resize(labels)
         if labels.shape != pixels.shape[1:]:
             labels = F.interpolate(labels[None, None], pixels.shape[1:], mode="nearest-exact")[0, 0]
         return pixels, labels
 
-    def check_size(self, index: int, labels: Tensor) -> None:
+    def check_size(self, index: int, labels: Tensor, expected: tuple[int, int] | None = None) -> None:
         """Raises ValueError where labels in their file's own size are not of their image's.
 
         Less than 1 % passes with a warning: some of GTA5's pairs differ by a few pixels.
+
+        Args:
+            expected: the upright image's (height, width); where None it is looked up in the image file.
         """
         image, path = self.samples[index]
-        expected, got = image_size(image), tuple(labels.shape)
+        got = tuple(labels.shape)
+        if expected is None:
+            expected = image_size(image)
+            if got != expected:  # the head of a file says nothing of a quarter turn
+                expected = read_rgb(image).shape[:2]
         if any(abs(a - b) > 0.01 * b for a, b in zip(got, expected)):
-            raise ValueError(f"{path}: expected labels of the image's size {expected}, got {got}")
+            raise ValueError(f"{path}: expected labels of the image's size {expected}, got {got} ({image} upright)")
         if got != expected:
             warnings.warn(f"{path}: labels {got} are resized to their image's size {expected}", stacklevel=2)
 
@@ -87,20 +97,27 @@ class Domain:
             counts = f"{len(missing)} of {len(self)} images have no labels"
             raise FileNotFoundError(f"{label}: expected the labels of {image}, found no such file ({counts})")
 
+    def _own_pixels(self, index: int) -> Tensor:
+        return torch.from_numpy(read_rgb(self.samples[index].image)).permute(2, 0, 1)
+
     def _resize(self, x: Tensor) -> Tensor:
-        """Bytes (3, H, W) or labels (H, W) to their size; bilinear without smoothing, as in the published recipes."""
-        own = (x.shape[-2], x.shape[-1])
-        rows, cols = fitted(own, self.size) if self.size else own
-        size = (round(rows * self.scale), round(cols * self.scale))
-        if x.shape[-2:] == size:
-            return x
-        if x.ndim == 2:
-            return F.interpolate(x[None, None], size, mode="nearest-exact")[0, 0]
-        # bytes alone would be rounded twice, between rows and columns
-        return F.interpolate(x[None].float(), size, mode="bilinear")[0].round_().byte()
+        return fit(x, self.size, self.scale)
 
     def __len__(self) -> int:
         return len(self.samples)
+
+
+def fit(x: Tensor, frame: tuple[int, int] | None, scale: float = 1.0) -> Tensor:
+    """Bytes (3, H, W), bilinear without smoothing, or labels (H, W), nearest: fitted into the frame and scaled."""
+    own = (x.shape[-2], x.shape[-1])
+    rows, cols = fitted(own, frame) if frame else own
+    size = (round(rows * scale), round(cols * scale))
+    if own == size:
+        return x
+    if x.ndim == 2:
+        return F.interpolate(x[None, None], size, mode="nearest-exact")[0, 0]
+    # bytes alone would be rounded twice, between rows and columns
+    return F.interpolate(x[None].float(), size, mode="bilinear")[0].round_().byte()
 
 
 def fitted(size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:

@@ -105,17 +105,18 @@ class ClassSet:
             ValueError: an id that this data set does not have.
         """
         table = id_table({k: k for k in range(len(self))}) if converted else self.ids
-        highest = int(stored.max(initial=0))
-        if highest <= IGNORE:
+        lowest, highest = int(stored.min(initial=0)), int(stored.max(initial=0))
+        if lowest >= 0 and highest <= IGNORE:
             train: NDArray[np.uint8] = table[stored]
             strange = train == UNKNOWN
             if not strange.any():
                 return train
             highest = int(stored[strange].max())
+        got = lowest if lowest < 0 else highest  # a negative one would count from the table's end
         kind = "train id" if converted else "raw id"
         known = ranges(np.flatnonzero(table != UNKNOWN).tolist())
         where = f'; list yours in {self.own}, under a class or under "ignore"' if self.own and not converted else ""
-        raise ValueError(f"{path}: expected {kind}s {known}, got {highest}{where}")
+        raise ValueError(f"{path}: expected {kind}s {known}, got {got}{where}")
 
 
 def ranges(numbers: list[int]) -> str:

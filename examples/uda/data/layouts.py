@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from .folders import files_like, images_below
 from .labels import (
     CITYSCAPES_COLOURS,
     CITYSCAPES_IDS,
@@ -75,7 +75,7 @@ def acdc(root: Path, split: str) -> Found:
     """
     conditions = f"rgb_anon/*/{split}/*/*_rgb_anon.png"
     merged = f"rgb_anon/{split}/*/*_rgb_anon.png"
-    only_merged = not any(root.glob(conditions)) and any(root.glob(merged))
+    only_merged = not files_like(root, conditions) and files_like(root, merged)
     return anonymised(root, merged if only_merged else conditions), STREETS
 
 
@@ -99,21 +99,23 @@ def folder(root: Path, split: str) -> Found:
 
     PATH/classes.json lists the classes; without it they are Cityscapes'.
     """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
     own = root / "classes.json"
     classes = replace(read_classes(own) if own.exists() else STREETS, own=own)
     base = root / split if (root / split).is_dir() else root
-    Image.init()
-    readable = Image.registered_extensions()
-    images = [path for path in find(base, "images/**/*.*") if path.suffix.lower() in readable]
+    if not (base / "images").is_dir():
+        raise FileNotFoundError(f"{root}: expected files like {base / 'images/**/*.*'}, found none")
+    images = images_below(base / "images")
     if not images:
-        raise FileNotFoundError(f"{base / 'images'}: expected images (.png, .jpg, ...), found other files only")
+        raise FileNotFoundError(f"{base / 'images'}: expected images (.png, .jpg, ...), found none")
     labels: dict[Path, Path] = {}  # by path below labels/, without ending
-    for path in sorted((base / "labels").glob("**/*.*")):
+    found = images_below(base / "labels") if (base / "labels").is_dir() else []
+    for path in sorted(found, key=lambda path: path.suffix.lower() != ".png"):  # before pictures of the labels
         key = path.relative_to(base / "labels").with_suffix("")
         converted = path.name.endswith(CONVERTED)
         key = key.with_name(key.name.removesuffix("_labelTrainIds")) if converted else key
-        if path.suffix.lower() in readable and not path.name.startswith("."):
-            labels[key] = path if converted else labels.get(key, path)
+        labels[key] = path if converted else labels.get(key, path)
     keys = [path.relative_to(base / "images").with_suffix("") for path in images]
     return [Sample(image, labels.get(k, base / "labels" / f"{k}.png")) for image, k in zip(images, keys)], classes
 
@@ -129,10 +131,10 @@ LAYOUTS: dict[str, Callable[[Path, str], Found]] = {
 
 
 def find(root: Path, pattern: str) -> list[Path]:
-    """The files of a pattern, sorted, hidden ones left out; an error says what was expected where."""
+    """The files of a pattern, sorted (see `files_below`); an error says what was expected where."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
-    paths = sorted(path for path in root.glob(pattern) if not path.name.startswith("."))
+    paths = files_like(root, pattern)
     if not paths:
         raise FileNotFoundError(f"{root}: expected files like {root / pattern}, found none")
     return paths
@@ -157,8 +159,11 @@ def read_classes(path: Path) -> ClassSet:
         ignored = byte_list(content.get("ignore", []))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected {CLASSES_FORM}, got {type(error).__name__}: {error}") from error
-    if not 1 <= len(entries) <= MAX_CLASSES or any(len(colour) != 3 for _, _, colour in entries):
-        raise ValueError(f"{path}: expected 1 to {MAX_CLASSES} classes with colours [r, g, b], got {len(entries)}")
+    if not 2 <= len(entries) <= MAX_CLASSES or any(len(colour) != 3 for _, _, colour in entries):
+        alone = "; list what is not that class as a class too" if len(entries) == 1 else ""
+        raise ValueError(
+            f"{path}: expected 2 to {MAX_CLASSES} classes with colours [r, g, b], got {len(entries)}{alone}"
+        )
     raw_ids = [raw for _, ids, _ in entries for raw in ids] + ignored
     twice = sorted({raw for raw in raw_ids if raw_ids.count(raw) > 1})
     if twice or IGNORE in raw_ids[: len(raw_ids) - len(ignored)]:

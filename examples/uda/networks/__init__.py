@@ -6,12 +6,11 @@ May import runtime.
 from .backbones import Encoder
 from .build import DECODERS, OWN_ENCODERS, build_encoder, build_network, is_vit, known_encoder
 from .checkpointing import checkpoint_activations
-from .daformer import DAFormerHead
-from .deeplab import DeepLabV2Head, DeepLabV3PlusHead
+from .heads import DAFormerHead, DeepLabV2Head, DeepLabV3PlusHead, LightHead
 from .hrda import HRDA, HRDADecoder, HRDAFeatures, HRDALogits
 from .segmentor import Levels, Segmentor
-from .sliding import Box, sliding_boxes, sliding_predict
-from .vit import LightHead, ViTEncoder
+from .sliding import Box, sliding_boxes, sliding_predict, sliding_rows
+from .vit import ViTEncoder
 
 __all__ = [
     "DECODERS",
@@ -36,4 +35,5 @@ __all__ = [
     "known_encoder",
     "sliding_boxes",
     "sliding_predict",
+    "sliding_rows",
 ]

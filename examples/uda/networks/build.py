@@ -7,12 +7,11 @@ import importlib
 from torch import nn
 
 from .backbones import Encoder, TimmPyramid
-from .daformer import DAFormerHead
-from .deeplab import DeepLabV2Head, DeepLabV3PlusHead
+from .heads import DAFormerHead, DeepLabV2Head, DeepLabV3PlusHead, LightHead
 from .hrda import HRDA, HRDADecoder
 from .segmentor import Segmentor
 from .small import SmallDecoder, SmallEncoder, SmallViT
-from .vit import LightHead, ViTEncoder, timm_vit
+from .vit import ViTEncoder, timm_vit
 
 DECODERS = ("daformer", "deeplabv2", "deeplabv3plus", "light", "small")
 
@@ -34,7 +33,6 @@ def build_network(
     dropout: float = 0.1,
     drop_path: float | None = None,
     detail_crop: int = 512,
-    detail_weight: float = 0.1,
 ) -> Segmentor:
     """Build a network at one resolution or, with `hrda`, at two.
 
@@ -52,7 +50,6 @@ def build_network(
         dropout: channel dropout of DAFormer's decoder.
         drop_path: stochastic depth of a MiT encoder; the published 0.1 where None.
         detail_crop: edge in pixels of HRDA's detail crop.
-        detail_weight: share of the detail crop's own loss.
     """
     body = build_encoder(encoder, decoder, encoder_weights, drop_path)
 
@@ -66,7 +63,7 @@ def build_network(
     main, attention = head(embed_dim, "aspp"), head(attention_dim or embed_dim, "conv")
     stride = body.strides[getattr(main, "logits_level", 0)]
     both = HRDADecoder(main, attention, stride)
-    return HRDA(body, both, detail_crop, detail_weight=detail_weight)
+    return HRDA(body, both, detail_crop)
 
 
 def is_vit(encoder: str) -> bool:

@@ -74,7 +74,7 @@ class HRDADecoder(nn.Module):
 
         factor = self.context_stride // self.stride
         size = (context.shape[-2] * factor, context.shape[-1] * factor)
-        merged = merge(detail, [box.scale(self.stride) for box in feats.boxes], size)
+        merged = merge(detail.chunk(len(feats.boxes)), [box.scale(self.stride) for box in feats.boxes], size)
         fused = _upsample(attention, size) * merged + _upsample(context, size)
         return HRDALogits(fused, context, detail, attention)
 

@@ -6,10 +6,10 @@
     loss = network.loss(rebuilt, labels, weights)                      # the loss of Masked Representation Modeling
     logits = network.predict(images)                                   # at the size of the images
 
-    feats, join = network.cut(network.encode(images))                  # several losses, each with its own backward
-    for loss in losses_of(feats):
+    leaves = cut(feats)                                                # several losses, each with its own backward
+    for loss in losses_of(leaves):
         loss.backward()
-    join()                                                             # the encoder's backward, once
+    join(feats, leaves)                                                # the encoder's backward, once
 
 `HRDA` offers the same methods for two resolutions, so that one training step serves both.
 """
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from mrm_loss import weighted_cross_entropy
 
@@ -98,26 +99,6 @@ class Segmentor(nn.Module):
         """The levels as `rebuild`, the Rebuilder, returns them."""
         return rebuild(feats)
 
-    def cut(self, feats: Features) -> tuple[Features, Callable[[], None]]:
-        """The features as leaves of the graph, and the function that goes on backward from there through the encoder.
-
-        So every loss of the same features is followed at once by its backward, which frees its decoder's memory, and
-        the encoder's backward still runs once.
-        """
-        pairs: list[tuple[Tensor, Tensor]] = []
-
-        def leaves(levels: Levels) -> Levels:
-            cut = [level.detach().requires_grad_(level.requires_grad) for level in levels]
-            pairs.extend(zip(levels, cut))
-            return cut
-
-        def join() -> None:
-            used = [(level, leaf.grad) for level, leaf in pairs if leaf.grad is not None]
-            with torch.autocast(pairs[0][0].device.type, enabled=False):  # a pass ends with it, while autocast is on
-                torch.autograd.backward([level for level, _ in used], [grad for _, grad in used])
-
-        return self.rebuild(feats, leaves), join
-
     def context_images(self, images: Tensor) -> Tensor:
         """The images as the levels of `context_levels` saw them, for the ImageNet encoder of the feature distance."""
         return images
@@ -126,6 +107,22 @@ class Segmentor(nn.Module):
         """The levels that the feature distance compares."""
         levels: Levels = feats
         return levels
+
+
+def cut(feats: Features) -> Features:
+    """The features as leaves of the graph, where the backward of a loss ends; `join` goes on from there.
+
+    So every loss of the same features is followed at once by its backward, which frees its decoder's memory, and the
+    encoder's backward still runs once.
+    """
+    return tree_map(lambda x: x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x, feats)
+
+
+def join(feats: Features, leaves: Features) -> None:
+    """The backward of `feats` through the encoder, with the gradients that have arrived at their `leaves`."""
+    pairs = [(x, leaf.grad) for x, leaf in zip(tree_leaves(feats), tree_leaves(leaves)) if isinstance(x, Tensor)]
+    used = [(x, grad) for x, grad in pairs if grad is not None]
+    torch.autograd.backward([x for x, _ in used], [grad for _, grad in used])
 
 
 def pixel_loss(logits: Tensor, labels: Tensor, weights: Tensor | float = 1.0) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -48,44 +48,64 @@ def _starts(length: int, window: int, stride: int) -> tuple[list[int], int]:
     return [min(step * stride, length - window) for step in range(steps + 1)], window
 
 
-def merge(parts: Tensor, boxes: list[Box], size: tuple[int, int]) -> Tensor:
+def merge(parts: Iterable[Tensor], boxes: list[Box], size: tuple[int, int]) -> Tensor:
     """Put predictions back where their boxes lie, averaged where boxes overlap and zero where none lies.
 
     Args:
-        parts: (N * B, K, h, w), the batch of the first box, then of the second, and so on.
+        parts: for each box (B, K, h, w).
         boxes: N boxes on a grid of (h, w) cells each.
         size: (H, W) of the result on that grid.
 
     Returns:
         (B, K, H, W).
     """
-    chunks = parts.chunk(len(boxes))
-    total = parts.new_zeros(*chunks[0].shape[:2], *size)
-    count = parts.new_zeros(size)
-    for chunk, box in zip(chunks, boxes, strict=True):
-        box.crop(total).add_(chunk)
+    total = count = torch.empty(0)
+    for i, (part, box) in enumerate(zip(parts, boxes, strict=True)):
+        if i == 0:
+            total, count = part.new_zeros(*part.shape[:2], *size), part.new_zeros(size)
+        box.crop(total).add_(part)
         box.crop(count).add_(1)
     return total / count.clamp(min=1)
 
 
 @torch.no_grad()
-def sliding_predict(
-    predict: Callable[[Tensor], Tensor], images: Tensor, window: int = 1024, stride: int = 512, batched: bool = False
-) -> Tensor:
-    """Logits averaged over overlapping windows, as HRDA and MIC are evaluated.
+def sliding_rows(
+    predict: Callable[[Tensor], Tensor], images: Tensor, window: int = 1024, stride: int = 512
+) -> Iterator[Tensor]:
+    """Logits averaged over overlapping windows, as HRDA and MIC are evaluated, in bands from top to bottom.
 
     Args:
         predict: images to logits of the same size, such as `network.predict`.
         images: (B, 3, H, W).
         window: edge of a window in pixels.
         stride: pixels from one window to the next.
-        batched: one call with all windows in place of one call per window: faster, more memory.
 
     Returns:
-        (B, K, H, W).
+        Bands (B, K, rows, W) with H rows in all. What is kept in memory is one row of windows.
     """
-    size = (images.shape[-2], images.shape[-1])
-    boxes = sliding_boxes(size, window, stride)
-    crops = [box.crop(images) for box in boxes]
-    parts = predict(torch.cat(crops)) if batched else torch.cat([predict(crop) for crop in crops])
-    return merge(parts, boxes, size)
+    height, width = images.shape[-2:]
+    boxes = sliding_boxes((height, width), window, stride)
+    tops = sorted({box.top for box in boxes})
+    above: tuple[Tensor, Tensor] | None = None  # sums and counts of the rows that windows further up reach too
+    for top, next_top in zip(tops, [*tops[1:], height]):
+        total = count = None
+        for box in (box for box in boxes if box.top == top):
+            part = predict(box.crop(images))
+            if total is None or count is None:
+                total, count = part.new_zeros(*part.shape[:3], width), part.new_zeros(part.shape[2], width)
+                if above is not None:
+                    total[..., : len(above[1]), :], count[: len(above[1])] = above
+            total[..., box.left : box.right].add_(part)
+            count[:, box.left : box.right].add_(1)
+            del part  # before the next window is predicted
+        assert total is not None and count is not None  # a row has windows
+        done = next_top - top
+        above = total[..., done:, :].clone(), count[done:]  # a view would keep all of it
+        yield total[..., :done, :].div_(count[:done])
+
+
+def sliding_predict(
+    predict: Callable[[Tensor], Tensor], images: Tensor, window: int = 1024, stride: int = 512
+) -> Tensor:
+    """The bands of `sliding_rows` as one map (B, K, H, W)."""
+    return torch.cat(list(sliding_rows(predict, images, window, stride)), dim=-2)

@@ -1,4 +1,4 @@
-"""Vision transformers of timm as encoders (DINOv2, DINOv3, EVA-02 and others), and VFM-UDA's head on them.
+"""Vision transformers of timm as encoders: DINOv2, DINOv3, EVA-02 and others.
 
 The weights' licences differ: DINOv2 Apache 2.0, EVA-02 MIT, DINOv3 a licence of its own with conditions on use and
 on passing on what was made from them.
@@ -16,8 +16,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from mrm_loss.layers import ChannelNorm
 
 from .backbones import make_body
 
@@ -131,35 +129,3 @@ def dinov2_tokens(body: Any, patches: Tensor) -> Tensor:
     positions = torch.cat([positions[:, :1], table.to(positions.dtype)], dim=1)
     tokens = torch.cat([body.cls_token.expand(len(patches), -1, -1), patches.flatten(1, 2)], dim=1)
     return cast(Tensor, body.pos_drop(tokens + positions))
-
-
-class LightHead(nn.Module):
-    """VFM-UDA's head: the last level enlarged by two transposed convolutions, one convolution, classification.
-
-    Args:
-        in_channels: channels of the encoder's levels; only the last is used.
-        num_classes: K.
-    """
-
-    logits_level = -3  # of a pyramid has the logits' size, four times the last's
-    averages_probabilities = True  # and not logits, over evaluation's windows
-
-    def __init__(self, in_channels: Sequence[int], num_classes: int) -> None:
-        super().__init__()
-        self.used_channels: list[int | None] = [*[None] * (len(in_channels) - 1), in_channels[-1]]
-        width, half, quarter = (in_channels[-1] // divisor for divisor in (1, 2, 4))
-        self.upscale = nn.Sequential(
-            nn.ConvTranspose2d(width, half, kernel_size=2, stride=2, bias=False),
-            ChannelNorm(half, eps=1e-6),
-            nn.GELU(),
-            nn.ConvTranspose2d(half, quarter, kernel_size=2, stride=2, bias=False),
-            ChannelNorm(quarter, eps=1e-6),
-            nn.Conv2d(quarter, quarter, kernel_size=3, padding=1, bias=False),
-            ChannelNorm(quarter, eps=1e-6),
-        )
-        self.classify = nn.Conv2d(quarter, num_classes, kernel_size=1, bias=False)
-        nn.init.normal_(self.classify.weight, std=0.1)
-
-    def forward(self, feats: Sequence[Tensor]) -> Tensor:
-        """Levels fine to coarse to logits (B, K, 4 * rows, 4 * cols)."""
-        return self.classify(self.upscale(feats[-1]))  # type: ignore[no-any-return]

@@ -44,7 +44,7 @@ class Draws:
 
     def colours(self, purpose: str, images: Tensor) -> Tensor:
         """Colour jitter and blur of images (B, 3, H, W)."""
-        return strong_augment(images, self.generators(f"colours of {purpose}", len(images)), self.cfg.jitter)
+        return strong_augment(images, self.generators(f"colours of {purpose}", len(images)))
 
     def weak_colours(self, purpose: str, images: Tensor) -> Tensor:
         """VFM-UDA's colour jitter of images (B, 3, H, W)."""

@@ -7,7 +7,6 @@ CVPR 2022, "Self-Training for UDA"), VFM-UDA (Englert et al., CVPR workshops 202
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -108,12 +107,13 @@ def confident_label(probabilities: Tensor, threshold: float) -> tuple[Tensor, Te
 
 
 @torch.no_grad()
-def mirrored_probabilities(predict: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Class probabilities (B, K, H, W), the mean of those of the images and of their mirror images (VFM-UDA).
+def mirrored_probabilities(logits: Tensor, mirrored: Tensor) -> Tensor:
+    """Class probabilities (B, K, H, W): the mean of those of images and of their mirror images (VFM-UDA).
 
     Args:
-        predict: images (B, 3, H, W) to logits of the same size.
+        logits: (B, K, H, W), of the images.
+        mirrored: (B, K, H, W), of the images flipped from left to right.
     """
-    both = (predict(images), predict(images.flip(-1)).flip(-1))
-    plain, mirrored = (logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1) for logits in both)
-    return (plain + mirrored) / 2
+    both = (logits, mirrored.flip(-1))
+    plain, turned = (x.to(torch.promote_types(x.dtype, torch.float32)).softmax(dim=1) for x in both)
+    return (plain + turned) / 2

@@ -101,16 +101,12 @@ def contradiction(settings: Any) -> str:
             return f"{option(name)}: expected a file, found none at {path}"
     if cfg.mrm_on == "masked" and cfg.method != "mic":
         return "--mrm-on masked: only MIC has masked images; give --method mic"
-    if cfg.mrm_freeze_norm and cfg.mrm_on in ("mixed", "masked"):
-        return f"--mrm-freeze-norm: with --mrm-on {cfg.mrm_on} MRM has no pass of its own"
     if cfg.fd_weight > 0 and cfg.method not in FEATURE_DISTANCE:
         return f"--fd-weight: {cfg.method} has no feature distance; give --method {', '.join(FEATURE_DISTANCE)}"
     if cfg.fd_weight > 0 and not cfg.encoder_weights:
         return "--fd-weight: expected --encoder-weights, ImageNet's, which features are held close to; or --fd-weight 0"
     if cfg.fd_weight > 0 and is_vit(cfg.encoder):
         return f"--fd-weight: the cells of {cfg.encoder} are no whole number of pixels; give --fd-weight 0"
-    if cfg.micro_batch > 0 and cfg.batch_size % cfg.micro_batch:
-        return f"--micro-batch: expected a divisor of --batch-size {cfg.batch_size}, got {cfg.micro_batch}"
     if 0 < cfg.eval_window < 32:  # the coarsest cells have 32 pixels
         return f"--eval-window: expected 0 for whole images, or at least 32 pixels, got {cfg.eval_window}"
     if cfg.lr == 0 and cfg.pretrain_iterations > 0:
@@ -163,10 +159,9 @@ def wrong_network(cfg: Any) -> str:
         return (
             f"--decoder: expected daformer with --encoder {cfg.encoder}, which cannot be dilated, got {cfg.decoder!r}"
         )
-    alone = (cfg.micro_batch or cfg.batch_size) == 1 and not cfg.sync_batchnorm
+    alone = cfg.batch_size == 1 and not cfg.sync_batchnorm
     if cfg.decoder == "deeplabv3plus" and alone:  # BatchNorm of one pooled pixel has no variance
-        given = "--micro-batch" if cfg.micro_batch else "--batch-size"
-        return f"{given}: expected at least 2 images in a pass with --decoder deeplabv3plus, got 1"
+        return "--batch-size: expected at least 2 images with --decoder deeplabv3plus, got 1"
     grid = 16 if cfg.decoder == "deeplabv2" else 8  # pixels per cell of HRDA's context
     for name in ("crop", "detail_crop") if cfg.hrda else ():
         sides = getattr(cfg, name)

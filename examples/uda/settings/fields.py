@@ -51,7 +51,6 @@ class Settings:
     decoder_width: int = setting(256, "channels of DAFormer's decoder (256 as published)", low=1)
     hrda: bool = setting(False, "HRDA's two resolutions, with any encoder and decoder")
     detail_crop: int = setting(96, "side in pixels of HRDA's detail crops", low=8)
-    detail_weight: float = setting(0.1, "share of the detail crop's own cross-entropy in HRDA's loss", low=0, high=1)
     encoder_weights: str = setting("", "imagenet or hub (fetched), a file of encoder weights, or empty for random ones")
     init: str = setting("", "released checkpoint of DAFormer, HRDA, MIC (MiT encoders) or VFM-UDA to start from")
     seed: int = setting(0, "of everything that is drawn", low=0, high=2**63 - 1)
@@ -105,7 +104,6 @@ class Settings:
         (0, 0, 0, 0), "margins where pseudo-labels are not trusted", names="TOP BOTTOM LEFT RIGHT", low=0
     )
     margins_of_image: bool = setting(False, "margins are those of the whole image, not of the crop (HRDA)")
-    jitter: float = setting(0.2, "strength of the colour jitter", low=0, high=1)
     augment_source: bool = setting(True, "colour augmentation in steps on the source alone (our choice)")
     fd_weight: float = setting(
         0.0,
@@ -113,7 +111,6 @@ class Settings:
         "needs encoder weights",
         low=0,
     )
-    mic_weight: float = setting(1.0, "weight of the masked consistency loss", low=0)
     mic_mask_ratio: float = setting(
         0.3, "share of the image, or of a ViT's patches, that is removed (0.7 in MIC and VFM-UDA)", low=0, high=1
     )
@@ -135,7 +132,6 @@ class Settings:
         low=1,
     )
     mrm_lr: float = setting(1.5e-3, "learning rate of the Rebuilder (2e-4 in the paper)", low=0)
-    mrm_weight_decay: float = setting(0.01, "weight decay of the Rebuilder's AdamW (our choice)", low=0)
     mrm_mask_ratio: float = setting(0.4, "share of the feature grid that is masked", above=0, below=1)
     mrm_block_size: int = setting(2, "side in cells of masked blocks (1 in the paper)", low=1)
     mrm_grid: tuple[int, int] = setting((12, 24), "token grid (16 16 in the paper)", names="ROWS COLS", low=1)
@@ -146,7 +142,6 @@ class Settings:
     mrm_depth: int = setting(2, "transformer blocks of the Rebuilder (2 in the paper)", low=1)
     mrm_heads: int = setting(4, "attention heads of the Rebuilder (16 in the paper)", low=1)
     mrm_augment: bool = setting(True, "colour augmentation in MRM's own pass (our addition)")
-    mrm_freeze_norm: bool = setting(False, "BatchNorm records no statistics in MRM's own pass (our addition)")
 
     # the run
     out: str = setting("", "folder of the run; empty: runs/METHOD+mrm-seedSEED or the like")
@@ -162,21 +157,9 @@ class Settings:
     precision: str = setting(
         "fp32", "of the passes through the networks: bf16 and fp16 by autocast, fp16 with a loss scale", PRECISIONS
     )
-    tf32: bool = setting(True, "TensorFloat-32 for float32 products and convolutions on NVIDIA's GPUs")
-    channels_last: bool = setting(
-        False,
-        "weights of the networks in channels-last layout: for convolutions in bf16 and fp16 on GPUs with tensor cores; "
-        "slows depthwise ones on CPUs",
-    )
     compile: bool = setting(False, "torch.compile for encoders, decoders and Rebuilder in training (torch 2.6 on)")
     checkpoint_activations: bool = setting(
         False, "the encoder's blocks are run again in the backward: less memory, a third more computing"
-    )
-    micro_batch: int = setting(
-        0,
-        "images of the batch that go through the networks at once (gradient accumulation: less memory, the same "
-        "gradients but for BatchNorm's statistics); 0: all",
-        low=0,
     )
     sync_batchnorm: bool = setting(False, "BatchNorm over the images of all processes, on NVIDIA's GPUs")
 

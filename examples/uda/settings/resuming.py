@@ -19,7 +19,17 @@ FREE = (
     "dry_run",
 )  # change nothing of what a run computes
 # decide which weights and moments there are: the checkpoint holds others
-FIXED = ("encoder", "decoder", "hrda", "optimizer", "norm_decay", "mrm_rebuild", "mrm_width", "mrm_depth")
+FIXED = (
+    "encoder",
+    "decoder",
+    "decoder_width",
+    "hrda",
+    "optimizer",
+    "norm_decay",
+    "mrm_rebuild",
+    "mrm_width",
+    "mrm_depth",
+)
 
 
 def resumed(folder: str, given: Mapping[str, Any], change: Sequence[str] = ()) -> tuple[Settings, list[str]]:

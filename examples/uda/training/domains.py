@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+from ..data.class_statistics import absent_classes
 from ..data.domain import Domain, check_classes, layout_and_path, open_domain
 from ..runtime.processes import from_first, rank_and_world
-from ..scenes.write import write_scenes
 from ..settings import Settings
 
 
@@ -14,6 +15,8 @@ def open_data(settings: Settings) -> tuple[Domain, Domain, Domain | None]:
     """Source and target training samples and target validation samples, None where the target has no labels."""
     source, target = settings.source, settings.target
     if not source:
+        from ..scenes.write import write_scenes  # who has data of his own need not know it
+
         from_first(lambda: write_scenes(Path(settings.scenes)))
         source, target = f"gta5:{settings.scenes}/gta5", f"cityscapes:{settings.scenes}/cityscapes"
     for option, spec in (("--source", source), ("--target", target)):
@@ -26,6 +29,14 @@ def open_data(settings: Settings) -> tuple[Domain, Domain, Domain | None]:
     check_classes(labelled, unlabelled)
     labelled.check_labels()
     return labelled, unlabelled, open_validation(target, settings)
+
+
+def say_absent_classes(source: Domain, validation: Domain | None) -> None:
+    """A line for each domain that has classes without a labelled pixel, as far as a sample of its labels shows."""
+    for name, domain in (("source", source), ("validation", validation)):
+        absent = "" if domain is None else from_first(partial(absent_classes, domain))
+        if absent and rank_and_world()[0] == 0:
+            print(f"{name}: {absent}")
 
 
 def opened(option: str, spec: str, size: tuple[int, int] | None) -> Domain:

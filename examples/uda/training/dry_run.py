@@ -10,20 +10,20 @@ import math
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checkpoints.files import read_checkpoint
-from ..data.class_statistics import beside
+from ..data.class_statistics import absent_classes, beside, spread
 from ..data.domain import Domain
-from ..data.images import image_size
+from ..data.images import read_rgb
 from ..data.labels import IGNORE
+from ..data.rare_class import RareClassSampler
 from ..runtime.meter import GIB, forget_peak, memory_of, peak_memory
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
@@ -35,7 +35,6 @@ PATIENCE = 20  # seconds; where a step takes longer, as on a CPU, one must do
 
 def dry_run(
     settings: Settings,
-    make_student: Callable[..., nn.Module],
     step_function: StepFunction,
     after_step: AfterStep | None = None,
 ) -> Run:
@@ -46,7 +45,7 @@ def dry_run(
     """
     with tempfile.TemporaryDirectory() as folder:
         tried = replace(settings, out=str(Path(folder) / "run"), resume="", dry_run=False, rare_classes=False)
-        run = Run(tried, make_student)
+        run = Run(tried)
         run.after_step = after_step
         try:
             look_at(run, settings, step_function)
@@ -63,14 +62,15 @@ def look_at(run: Run, settings: Settings, step_function: StepFunction) -> None:
     say("run", what_it_is(settings))
     say("device", f"{run.device}, {settings.precision}; torch {torch.__version__}")
     say("source", f"{settings.source or 'the embedded scenes'}: {images_of(run.source)}")
-    say("labels", labels_of(run.source))
-    if settings.rare_classes and beside(run.source) is None:
-        say("", f"for rare class sampling all {len(run.source)} label files are read before a first run")
+    say_labels("labels", run.source)
+    if settings.rare_classes:
+        say("", rare_classes_of(run.source, settings))
     say("target", f"{settings.target or 'the embedded scenes'}: {images_of(run.target)}")
     if run.validation is None:
         say("validation", "no labels: the run goes without mIoU")
     else:
-        say("validation", f"{images_of(run.validation)}; {labels_of(run.validation, 2)}")
+        say("validation", images_of(run.validation))
+        say_labels("", run.validation)
     for name, text in networks_of(run):
         say(name, text)
     if settings.resume:
@@ -113,19 +113,34 @@ def what_it_is(settings: Settings) -> str:
     )
 
 
+def rare_classes_of(source: Domain, settings: Settings) -> str:
+    """Whether rare class sampling finds its statistics; builds its sampler from them, as the run will."""
+    pixels = beside(source)
+    if pixels is None:
+        return f"for rare class sampling all {len(source)} label files are read before a first run"
+    sampler = RareClassSampler(pixels, settings.rare_temperature, settings.rare_min_pixels)
+    return f"rare class sampling has the statistics of {len(pixels)} files and of {len(sampler.classes)} classes"
+
+
 def images_of(domain: Domain) -> str:
-    size = image_size(domain.samples[0].image)
+    size = read_rgb(domain.samples[0].image).shape[:2]
     resized = "" if domain.size is None else f", resized to fit {side(domain.size)}"
     return f"{len(domain)} images, the first of {side(size)}{resized}"
 
 
-def labels_of(domain: Domain, count: int = SAMPLE) -> str:
-    """Shares of the classes in label files spread over the domain; what cannot be read is an error that names it."""
-    indices = torch.linspace(0, len(domain) - 1, min(count, len(domain))).long().tolist()
+def say_labels(name: str, domain: Domain) -> None:
+    """What label files hold, and the classes that they do not; what cannot be read is an error that names the file."""
+    say(name, labels_of(domain))
+    if absent := absent_classes(domain):
+        say("", absent)
+
+
+def labels_of(domain: Domain) -> str:
+    """Shares of the classes in label files spread over the domain."""
+    indices = spread(len(domain), SAMPLE)
     counts = torch.zeros(256, dtype=torch.int64)
     for index in indices:
-        labels = domain.labels(index, resized=False)
-        domain.check_size(index, labels)
+        _, labels = domain.with_labels(index)
         counts += torch.bincount(labels.flatten(), minlength=256)
     shares = 100 * counts / counts.sum()
     seen = [k for k in shares[:IGNORE].argsort(descending=True).tolist() if counts[k] > 0]
@@ -138,17 +153,17 @@ def labels_of(domain: Domain, count: int = SAMPLE) -> str:
 
 
 def networks_of(run: Run) -> list[tuple[str, str]]:
-    settings, student = run.settings, run.models.student
+    settings, models = run.settings, run.models
     weights = settings.init or settings.encoder_weights or "none, random ones"
     both = " at two resolutions" if settings.hrda else ""
     found = [
-        ("network", f"{settings.encoder} and {settings.decoder}{both}, {parameters_in(student.network)} parameters"),
+        ("network", f"{settings.encoder} and {settings.decoder}{both}, {parameters_in(models.network)} parameters"),
         ("weights", f"{weights}"),
     ]
-    if student.mrm is None:
+    if models.mrm is None:
         return found
     what = "Rebuilder" if settings.mrm_rebuild else "mask tokens"
-    return [*found, (what, f"{parameters_in(student.mrm)} parameters, in training only")]
+    return [*found, (what, f"{parameters_in(models.mrm)} parameters, in training only")]
 
 
 def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float], list[dict[str, float]]]:
@@ -184,7 +199,7 @@ def memory_in_words(device: torch.device) -> str:
     peak, there = peak_memory(device) / GIB, memory_of(device) / GIB
     of = f" of {there:.1f} GiB" if there else " GiB"
     where = "on the device" if device.type == "cuda" else "of this process"
-    tight = "; that is tight: --micro-batch, --precision bf16 or --checkpoint-activations save memory"
+    tight = "; that is tight: --precision bf16 and --checkpoint-activations save memory"
     return f"{peak:.1f}{of} at the peak, {where}" + (tight if there and peak > 0.92 * there else "")
 
 

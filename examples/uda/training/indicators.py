@@ -25,7 +25,7 @@ NAMES = ("mrm_gradient", "agreement_masked", "agreement_visible")
 class GradientShare:
     """Watches the decoder's gradients in the steps that it is asked to, see mrm_gradient.
 
-        share = GradientShare(student)
+        share = GradientShare(models)
         share.watch(step_is_logged)
         ...                             # the step, with its backward passes
         share.values()                  # {"mrm_gradient": 0.3}, or {} where MRM took no part
@@ -34,22 +34,22 @@ class GradientShare:
     shares a pass with another loss (--mrm-on mixed, masked), their gradients reach it together.
     """
 
-    def __init__(self, student: Any) -> None:
+    def __init__(self, models: Any) -> None:
         self.watching = False
         self.waiting: set[nn.Parameter] = set()  # whose next gradient is MRM's
         self.before: dict[nn.Parameter, Tensor] = {}  # squared size of the gradients until then
         self.ours: dict[nn.Parameter, Tensor] = {}
-        self.parameters = [p for p in student.network.decoder.parameters() if p.requires_grad]
-        if student.mrm is None:
+        self.parameters = [p for p in models.network.decoder.parameters() if p.requires_grad]
+        if models.mrm is None:
             return
-        rebuild = student.mrm.rebuild
+        rebuild = models.mrm.rebuild
 
         def noting(*args: Any, **kwargs: Any) -> Any:
             if self.watching and torch.is_grad_enabled():
                 self.waiting.update(self.parameters)
             return rebuild(*args, **kwargs)
 
-        student.mrm.rebuild = noting
+        models.mrm.rebuild = noting
         for parameter in self.parameters:
             parameter.register_hook(lambda gradient, p=parameter: self._note(p, gradient))
 
@@ -89,8 +89,8 @@ def agreement(run: Any, data: Batches) -> dict[str, float]:
         run: a `Run` between two steps.
         data: its batches.
     """
-    student, teacher = run.models.student, run.models.teacher
-    if student.mrm is None or run.step <= run.settings.pretrain_iterations:
+    network, teacher, mrm = run.models.network, run.models.teacher, run.models.mrm
+    if mrm is None or run.step <= run.settings.pretrain_iterations:
         return {}
     batch = data[run.step - 1]
     images = batch.target_images.to(run.device, non_blocking=True)
@@ -98,15 +98,15 @@ def agreement(run: Any, data: Batches) -> dict[str, float]:
     draws, masks = generator(run.settings.seed, "agreement", run.step, data.samples.start), []
 
     def rebuild(levels: list[Tensor]) -> list[Tensor]:
-        rebuilt, mask = student.mrm.rebuild(levels, generator=draws)
+        rebuilt, mask = mrm.rebuild(levels, generator=draws)
         masks.append(mask)
         return rebuilt  # type: ignore[no-any-return]
 
-    modes = student.training, teacher.training
-    student.eval(), teacher.eval()
-    with run.models.passes.eager():
-        same = teacher.predict(images).argmax(1) == student.network.predict(images, rebuild).argmax(1)
-    student.train(modes[0]), teacher.train(modes[1])
+    modes = network.training, teacher.training
+    network.eval(), mrm.eval(), teacher.eval()
+    with run.models.eager():
+        same = teacher.predict(images).argmax(1) == network.predict(images, rebuild).argmax(1)
+    network.train(modes[0]), mrm.train(modes[0]), teacher.train(modes[1])
     masked = F.interpolate(masks[0].float(), images.shape[-2:])[:, 0].bool()  # HRDA's first is the whole image's
     cells = torch.stack([trusted & masked, trusted & ~masked])
     counts = torch.stack([(cells & same).sum((1, 2, 3)), cells.sum((1, 2, 3))])

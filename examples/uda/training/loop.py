@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from torch import nn
 from tqdm import tqdm
 
 from ..checkpoints.evaluation import mean_iou
@@ -17,7 +16,7 @@ from ..runtime.interrupts import Interrupts
 from ..runtime.meter import Meter, in_short
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
-from .dry_run import dry_run
+from .domains import say_absent_classes
 from .indicators import GradientShare, agreement, in_words
 from .report import report, show_panel
 from .run import AfterStep, Run, StepFunction, batches_of, one_step
@@ -26,17 +25,19 @@ from .watch import Watch
 
 def train(
     settings: Settings,
-    make_student: Callable[..., nn.Module],
     step_function: StepFunction,
     after_step: AfterStep | None = None,
 ) -> Run:
     """Runs a method to its end, or to an interruption that it can be resumed from; with --dry-run only tries it."""
     if settings.dry_run:
-        return dry_run(settings, make_student, step_function, after_step)
+        from .dry_run import dry_run  # which is built from the same parts
+
+        return dry_run(settings, step_function, after_step)
     with Interrupts() as stop:
-        run = Run(settings, make_student)
+        run = Run(settings)
         run.after_step = after_step
         with telling_how_to_go_on(run, stop):
+            say_absent_classes(run.source, run.validation)
             loop(run, step_function, stop)
             confusions = run.evaluate()
             if rank_and_world()[0] == 0:
@@ -48,7 +49,7 @@ def train(
 def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
     """The steps that are left, with what comes between them."""
     settings, data = run.settings, batches_of(run)
-    watch, share = Watch(data, run.folder), GradientShare(run.models.student)
+    watch, share = Watch(data, run.folder), GradientShare(run.models)
     rank, world = rank_and_world()
     meter = Meter(run.device, 2 * settings.batch_size * world, period=settings.mrm_period)
     started, first_step = time.perf_counter(), run.step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -10,60 +10,75 @@ from torch import Tensor, nn
 
 from mrm_loss import MRM
 
-from ..checkpoints.loading import load_released, network_of
+from ..checkpoints.loading import load_init, network_of
 from ..data.labels import THINGS, ClassSet
 from ..networks import Segmentor, build_encoder, checkpoint_activations
-from ..runtime.passes import Passes, allow_fast_kernels
 from ..runtime.rng import own_rng
 from ..selftraining.teacher import make_teacher
 from ..settings import FEATURE_DISTANCE, Settings
 
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class Models:
-    """The networks of a run.
+    """The networks of a run, and in which precision they compute.
 
     classes: of the data.
-    student: the trainer's module, with `network` and `mrm` (None where MRM is off).
-    teacher: the moving average of `student.network`.
+    network: is trained, and kept.
+    mrm: is trained beside it; None where MRM is off.
+    teacher: the moving average of `network`.
     imagenet: a frozen ImageNet encoder where the feature distance is on.
-    passes: how passes through these are run.
+    scaler: multiplies losses in fp16, whose gradients would underflow, and leaves out updates that overflow
+        (Micikevicius et al., ICLR 2018); in other precisions it does nothing.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        classes: ClassSet,
-        make_student: Callable[[Segmentor, MRM | None], nn.Module],
-        device: torch.device,
-    ) -> None:
+    def __init__(self, settings: Settings, classes: ClassSet, device: torch.device) -> None:
         torch.manual_seed(settings.seed)
-        self.classes = classes
+        self.classes, self.device, self.half = classes, device, HALVES.get(settings.precision)
         network = network_of(settings, len(classes))
         if settings.init:
-            load_released(network, settings.init)
+            load_init(network, settings.init)
         if settings.sync_batchnorm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        layout = torch.channels_last if settings.channels_last else torch.preserve_format
-        network.to(memory_format=layout)
-        self.student: Any = make_student(network, mrm_of(settings, network)).to(device)
+        self.network: Segmentor = network.to(device)
+        self.mrm = mrm_of(settings, network)
+        if self.mrm is not None:
+            self.mrm.to(device)
         self.teacher = make_teacher(network)
         self.imagenet = imagenet_encoder(settings)
         if self.imagenet is not None and not classes.things:
             raise ValueError(f"--fd-weight: expected a class named as one of {', '.join(THINGS)}; give --fd-weight 0")
         if self.imagenet is not None:
-            self.imagenet.to(device).to(memory_format=layout)
+            self.imagenet.to(device)
         if settings.checkpoint_activations:
             checkpoint_activations(network.encoder)
+        self.compiled = settings.compile
         if settings.compile:
             self.compile()
-        allow_fast_kernels(device, settings.tf32)
-        parts = settings.batch_size // settings.micro_batch if settings.micro_batch else 1
-        self.passes = Passes(device, settings.precision, parts, settings.compile)
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # as DAFormer's, HRDA's and MIC's configurations: crops have one size
+            torch.backends.cudnn.allow_tf32 = True
+            torch.set_float32_matmul_precision("high")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+
+    @property
+    def student(self) -> nn.ModuleDict:
+        """All that is trained, under the names that a checkpoint has."""
+        trained: dict[str, Any] = {"network": self.network, "mrm": self.mrm}
+        return nn.ModuleDict({name: module for name, module in trained.items() if module is not None})
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Inside it networks compute as --precision says; their weights stay in float32."""
+        return torch.autocast(self.device.type, self.half, enabled=self.half is not None)
+
+    def eager(self) -> AbstractContextManager[None]:
+        """Inside it compiled modules run as they are written: for evaluation, whose sizes are others."""
+        return torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
 
     def compile(self, backend: str = "inductor") -> None:
         """Compiles the networks and the Rebuilder in place, each module anew for each size that a step has."""
-        modules = [*self.student.network.compilable, *self.teacher.compilable]
-        modules += [] if self.student.mrm is None else [self.student.mrm.rebuilder]
+        modules = [*self.network.compilable, *self.teacher.compilable]
+        modules += [] if self.mrm is None else [self.mrm.rebuilder]
         modules += [] if self.imagenet is None else [self.imagenet]
         for module in modules:
             module.compile(dynamic=False, backend=backend)
@@ -73,7 +88,7 @@ class Models:
     def imagenet_feats(self, images: Tensor) -> list[Tensor]:
         """The frozen ImageNet encoder's levels."""
         assert self.imagenet is not None
-        with self.passes.autocast():
+        with self.autocast():
             feats: list[Tensor] = self.imagenet(images)
         return feats
 

@@ -3,7 +3,7 @@
 Each group keeps its base rate under "initial_lr", as PyTorch's own schedulers do:
 
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * warmup_linear(step, total)
+        group["lr"] = group["initial_lr"] * rate_factor(step, settings)
 
 Sources: the released configurations of DAFormer, HRDA and MIC; the code of DACS, whose poly is DeepLabV2's (Chen et
 al., TPAMI 2018); VFM-UDA's code (Englert et al., CVPR workshops 2024); MRM's paper for the Rebuilder's rate.
@@ -11,12 +11,15 @@ al., TPAMI 2018); VFM-UDA's code (Englert et al., CVPR workshops 2024); MRM's pa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..settings import Settings
+
+REBUILDER_DECAY = 0.01  # our choice: MRM's authors published none
 
 
 def parameter_groups(
@@ -68,25 +71,38 @@ def go_on_with(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
         group.update(values)
 
 
-def optimizers_of(settings: Settings, student: Any) -> list[torch.optim.Optimizer]:
-    """The network's optimiser and, where MRM is on, the Rebuilder's.
-
-    Args:
-        student: has a `network`, for DACS's SGD or DAFormer's, HRDA's and MIC's AdamW, and `mrm` or None: AdamW
-            whatever optimises the network.
-    """
+def optimizers_of(settings: Settings, network: nn.Module, mrm: nn.Module | None) -> list[torch.optim.Optimizer]:
+    """The network's optimiser, DACS's SGD or the others' AdamW, and where MRM is on the Rebuilder's AdamW."""
     factor, decay = settings.head_lr_factor, settings.weight_decay
-    groups = parameter_groups(student.network, settings.lr, decay, factor, norm_decay=settings.norm_decay)
-    network: torch.optim.Optimizer
+    groups = parameter_groups(network, settings.lr, decay, factor, norm_decay=settings.norm_decay)
+    own: torch.optim.Optimizer
     if settings.optimizer == "sgd":
-        network = torch.optim.SGD(groups, lr=settings.lr, momentum=0.9)
+        own = torch.optim.SGD(groups, lr=settings.lr, momentum=0.9)
     else:
-        network = torch.optim.AdamW(groups, lr=settings.lr)
-    if student.mrm is None:
-        return [network]
-    rate, decay = settings.mrm_lr, settings.mrm_weight_decay
-    group = {"params": list(student.mrm.parameters()), "lr": rate, "initial_lr": rate, "weight_decay": decay}
-    return [network, torch.optim.AdamW([group | {"name": "rebuilder"}], lr=rate)]
+        own = torch.optim.AdamW(groups, lr=settings.lr)
+    if mrm is None:
+        return [own]
+    rate = settings.mrm_lr
+    group = {"params": list(mrm.parameters()), "lr": rate, "initial_lr": rate, "weight_decay": REBUILDER_DECAY}
+    return [own, torch.optim.AdamW([group | {"name": "rebuilder"}], lr=rate)]
+
+
+def update(optimizers: Iterable[torch.optim.Optimizer], scaler: torch.amp.GradScaler) -> None:
+    """Steps the optimisers that have gradients; in fp16 one whose gradients overflowed is left out."""
+    for optimizer in optimizers:
+        if any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
+            scaler.step(optimizer)
+    scaler.update()
+
+
+def rate_factor(step: int, settings: Settings) -> float:
+    """Learning rate of `step` / base rate; pretraining comes first and has a rate of its own."""
+    if step < settings.pretrain_iterations:
+        return settings.pretrain_lr / settings.lr * warmup_factor(step, settings.warmup)
+    step -= settings.pretrain_iterations
+    if settings.warmup_apart:
+        return warmup_apart(step, settings.iterations, settings.warmup, settings.schedule_power)
+    return poly(step, settings.iterations, settings.schedule_power) * warmup_factor(step, settings.warmup)
 
 
 def poly(step: int, total: int, power: float = 0.9) -> float:
@@ -111,8 +127,3 @@ def warmup_apart(step: int, total: int, warmup: int = 1500, power: float = 1.0, 
     if step >= warmup:
         return poly(step, total, power)
     return start + (1.0 - start) * step / (warmup - 1) if warmup > 1 else start
-
-
-def warmup_linear(step: int, total: int, warmup: int = 1500, ratio: float = 1e-6) -> float:
-    """Linear decay to zero at `total` times the warm-up, which scales the already decayed rate."""
-    return poly(step, total, power=1.0) * warmup_factor(step, warmup, ratio)

@@ -19,7 +19,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checkpoints.evaluation import class_iou, iou_table
+from ..checkpoints.evaluation import class_iou, iou_table, mean_in_words
+from ..data.class_statistics import absent_classes
 from ..data.labels import colourise
 from ..data.transforms import normalise
 from ..runtime.files import naming_file, write_whole
@@ -52,6 +53,9 @@ def report(run: Any, confusions: dict[str, Tensor]) -> None:
     write_whole(run.folder / "result.json", json.dumps(result, indent=2) + "\n")
     if confusions:
         print(iou_table(confusions, names))
+        print(mean_in_words(confusions, names))
+    if absent := absent_classes(run.source):
+        print(f"source: {absent}")
     for mean in list(means)[1:]:
         print(f"{mean}: " + ", ".join(f"{name} {miou:.2f}" for name, miou in means[mean].items()))
     with naming_file(run.folder / "curves.png"):
@@ -72,7 +76,7 @@ def what_next(folder: Path, labelled: bool) -> str:
 def show_panel(run: Any) -> None:
     """Draws panel.png as the networks are now, for TensorBoard too."""
     path = run.folder / "panel.png"
-    with naming_file(path), run.models.passes.eager():
+    with naming_file(path), run.models.eager():
         draw_panel(run, path)
     run.board.picture(run.step, path)
 
@@ -115,8 +119,7 @@ def smooth(values: list[float]) -> list[float]:
 @torch.no_grad()
 def draw_panel(run: Any, path: Path, count: int = 4) -> None:
     """Target images: truth if there is any, pseudo-label, mask, predictions from rebuilt and from all features."""
-    student, teacher = run.models.student.eval(), run.models.teacher.eval()
-    network, mrm = student.network, student.mrm
+    network, teacher, mrm = run.models.network.eval(), run.models.teacher.eval(), run.models.mrm
     classes, domain = run.models.classes, run.validation or run.target
     colours = classes.colours
     rows, seen = [], set()
@@ -145,7 +148,7 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
         columns["prediction"] = in_colour(network.predict(x), colours)
         rows.append(columns)
         seen |= set(np.unique(pseudo_label).tolist())
-    student.train()
+    network.train()
     teacher.train()
     legend = {classes.names[k]: colours[k] / 255 for k in sorted(seen)}
     save_panel(rows, legend, path)

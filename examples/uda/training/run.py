@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checkpoints.evaluation import evaluate, mean_iou
 from ..checkpoints.files import PREVIOUS, read_checkpoint, set_damaged_aside, write_checkpoint
@@ -34,7 +34,7 @@ from ..settings import Settings
 from .domains import open_data
 from .folder import keep_metrics, lock, make_folder, other_processes
 from .models import Models
-from .optimizers import go_on_with, optimizers_of, poly, warmup_apart, warmup_factor
+from .optimizers import go_on_with, optimizers_of, rate_factor, update
 from .tensorboard import Board
 from .watch import GRADIENT, Watch, check_finite, largest_gradient, withhold
 
@@ -43,25 +43,15 @@ StepFunction = Callable[[int, Batch, Models, Settings, Draws], dict[str, Tensor]
 AfterStep = Callable[[int, Models, Settings], None]  # what a method does once the weights of a step are there
 
 
-def rate_factor(step: int, settings: Settings) -> float:
-    """Learning rate of `step` / base rate; pretraining comes first and has a rate of its own."""
-    if step < settings.pretrain_iterations:
-        return settings.pretrain_lr / settings.lr * warmup_factor(step, settings.warmup)
-    step -= settings.pretrain_iterations
-    if settings.warmup_apart:
-        return warmup_apart(step, settings.iterations, settings.warmup, settings.schedule_power)
-    return poly(step, settings.iterations, settings.schedule_power) * warmup_factor(step, settings.warmup)
-
-
 class Run:
     """Everything a run consists of, and how it is saved."""
 
-    def __init__(self, settings: Settings, make_student: Callable[..., nn.Module]) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.device = start_processes(settings.device)
         self.source, self.target, self.validation = open_data(settings)
-        self.models = Models(settings, self.source.classes, make_student, self.device)
-        self.optimizers = optimizers_of(settings, self.models.student)
+        self.models = Models(settings, self.source.classes, self.device)
+        self.optimizers = optimizers_of(settings, self.models.network, self.models.mrm)
         self.after_step: AfterStep | None = None
         self.step = 0
         self.total = settings.pretrain_iterations + settings.iterations
@@ -95,7 +85,7 @@ class Run:
             "student": self.models.student.state_dict(),
             "teacher": self.models.teacher.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "scaler": self.models.passes.scaler.state_dict(),
+            "scaler": self.models.scaler.state_dict(),
         }
 
     def load(self) -> None:
@@ -123,7 +113,7 @@ class Run:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 go_on_with(optimizer, saved)
             if state.get("scaler"):  # fp16's
-                self.models.passes.scaler.load_state_dict(state["scaler"])
+                self.models.scaler.load_state_dict(state["scaler"])
             self.step = self.saved = int(state["step"])
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
@@ -153,10 +143,10 @@ class Run:
                 self.log(**also)
             return {}
         self.average_buffers()
-        networks, window = {"student": self.models.student.network}, self.settings.eval_window
+        networks, window = {"student": self.models.network}, self.settings.eval_window
         if self.step >= self.settings.pretrain_iterations:  # there is no teacher before
             networks["teacher"] = self.models.teacher
-        with self.models.passes.eager():
+        with self.models.eager():
             confusions = {
                 name: evaluate(network, self.validation, len(self.models.classes), self.device, name, window)
                 for name, network in networks.items()
@@ -224,14 +214,15 @@ def one_step(
         optimizer.zero_grad()
     step = run.step - settings.pretrain_iterations
     losses = step_function(step, batch, models, settings, Draws(settings, run.step, len(models.classes)))
-    average_gradients(models.student)
+    student = models.student
+    average_gradients(student)
     if watch is not None:
         # fp16's overflow now and then, which its scaler sees to
-        told = losses if settings.precision == "fp16" else losses | {GRADIENT: largest_gradient(models.student)}
-        withhold(models.student, watch.note(run.step, told, asked()))
-    models.passes.step(run.optimizers)
+        told = losses if settings.precision == "fp16" else losses | {GRADIENT: largest_gradient(student)}
+        withhold(student, watch.note(run.step, told, asked()))
+    update(run.optimizers, models.scaler)
     if run.after_step is not None:
         run.after_step(step, models, settings)
     if step == -1:  # self-training starts from the pretrained network
-        models.teacher.load_state_dict(models.student.network.state_dict())
+        models.teacher.load_state_dict(models.network.state_dict())
     return losses

@@ -10,7 +10,7 @@ import pytest
 import torch
 from parity import PARITY_DIR
 from released_files import checkpoint
-from uda.checkpoints.released import from_official, load_official, official_settings, read_official
+from uda.checkpoints.released import from_released, load_released, read_weights_only, released_settings
 from uda.networks import build_network
 
 pytest.importorskip("segmentation_models_pytorch")
@@ -19,17 +19,14 @@ pytest.importorskip("segmentation_models_pytorch")
 @cache
 def official_keys() -> dict[str, dict[str, tuple[int, ...]]]:
     """Section letter of the key list -> {official key: shape}."""
-    path = PARITY_DIR / "official_state_dict_keys.txt"
-    if not path.is_file():
-        pytest.skip(f"no parity data: {path} is missing (set MRM_PARITY_DIR to the folder that holds it)")
     sections: dict[str, dict[str, tuple[int, ...]]] = {}
     letter = ""
-    for line in path.read_text().splitlines():
+    for line in (PARITY_DIR / "official_state_dict_keys.txt").read_text().splitlines():
         if line.startswith("# === "):
             letter = line[6]
             sections[letter] = {}
         elif line.strip() and not line.startswith("#"):
-            key, shape, _ = line.split("\t")
+            key, shape = line.split("\t")
             sections[letter][key] = ast.literal_eval(shape)
     return sections
 
@@ -45,7 +42,7 @@ def test_every_key_of_a_released_checkpoint_has_its_place(
     if section == "B":  # the list gives the decoder alone; the encoder is that of A
         keys = {**{key: shape for key, shape in official_keys()["A"].items() if key.startswith("backbone.")}, **keys}
     network = build_network("mit_b5", hrda=hrda)
-    state, dropped = from_official({f"model.{key}": torch.empty(shape, device="meta") for key, shape in keys.items()})
+    state, dropped = from_released({f"model.{key}": torch.empty(shape, device="meta") for key, shape in keys.items()})
     assert not dropped
     assert len(state) == len(keys)
     own = network.state_dict()
@@ -55,17 +52,17 @@ def test_every_key_of_a_released_checkpoint_has_its_place(
 def test_resnet_v1c_is_refused_with_the_reason() -> None:
     state = {f"model.{key}": torch.empty(0) for key in official_keys()["C"]}
     with pytest.raises(ValueError, match=r"ResNetV1c.*stem"):
-        from_official(state)
+        from_released(state)
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_student_teacher_and_imagenet(prefix: str) -> None:
+def test_student_and_teacher(prefix: str) -> None:
     network = build_network("mit_b0", num_classes=5, hrda=True, embed_dim=16)
     saved = {prefix + key: value for key, value in checkpoint(network).items()}
-    models = [("student", "model."), ("teacher", "ema_model."), ("imagenet", "imnet_model.")]
+    models = [("student", "model."), ("teacher", "ema_model.")]
     for offset, (which, name) in enumerate(models):
         target = build_network("mit_b0", num_classes=5, hrda=True, embed_dim=16)
-        dropped = load_official(target, saved, which)
+        dropped = load_released(target, saved, which)
         expected = network.decoder.head.classify.weight + offset
         assert torch.equal(target.decoder.head.classify.weight, expected)
         assert set(dropped) == {key for key in saved if not key.startswith(prefix + name)}
@@ -76,7 +73,7 @@ def test_a_bare_model_needs_no_prefix() -> None:
     saved = checkpoint(network)
     bare = {key.removeprefix("model."): value for key, value in saved.items() if key.startswith("model.")}
     target = build_network("mit_b0", num_classes=5, embed_dim=16)
-    assert load_official(target, bare) == []
+    assert load_released(target, bare) == []
     for key, value in target.state_dict().items():
         assert torch.equal(value, network.state_dict()[key]), key
 
@@ -85,9 +82,9 @@ def test_a_bare_model_needs_no_prefix() -> None:
 def test_a_file_says_which_network_it_needs(tmp_path: Path, hrda: bool) -> None:
     network = build_network("mit_b0", num_classes=7, hrda=hrda, embed_dim=16, attention_dim=8)
     torch.save({"meta": {"iter": 40000, "config": "text"}, "state_dict": checkpoint(network)}, tmp_path / "iter.pth")
-    saved = read_official(tmp_path / "iter.pth")
-    target = build_network(**official_settings(saved, "teacher"))
-    load_official(target, saved, "teacher")
+    saved = read_weights_only(tmp_path / "iter.pth")["state_dict"]
+    target = build_network(**released_settings(saved, "teacher"))
+    load_released(target, saved, "teacher")
     assert type(target) is type(network)
     for key, value in target.state_dict().items():
         assert torch.equal(value, network.state_dict()[key] + 1), key
@@ -100,7 +97,7 @@ def test_settings_of_released_checkpoints(section: str, hrda: bool) -> None:
         keys = {
             key: shape for key, shape in keys.items() if not key.startswith(("decode_head.head", "decode_head.scale"))
         }
-    settings = official_settings({key: torch.empty(shape, device="meta") for key, shape in keys.items()})
+    settings = released_settings({key: torch.empty(shape, device="meta") for key, shape in keys.items()})
     expected = {"encoder": "mit_b5", "decoder": "daformer", "num_classes": 19, "embed_dim": 256, "hrda": hrda}
     assert settings == expected | ({"attention_dim": 256} if hrda else {})
 
@@ -109,16 +106,16 @@ def test_wrong_input() -> None:
     network = build_network("mit_b0", num_classes=5, embed_dim=16)
     saved = checkpoint(network)
     with pytest.raises(ValueError, match=r"which.*'best'"):
-        from_official(saved, "best")
+        from_released(saved, "best")
     only_student = {key: value for key, value in saved.items() if key.startswith("model.")}
     with pytest.raises(ValueError, match=r"'ema_model\.' for the teacher"):
-        from_official(only_student, "teacher")
+        from_released(only_student, "teacher")
     with pytest.raises(ValueError, match=r"MiT encoder.*blocks \[0, 0, 0, 0\]"):
-        official_settings({"backbone.layer1.0.conv1.weight": torch.zeros(1)})
+        released_settings({"backbone.layer1.0.conv1.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"got \['neck\.weight'\]"):
-        from_official({**only_student, "model.neck.weight": torch.zeros(1)})
+        from_released({**only_student, "model.neck.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"decoder\.classify\.weight is \(5, 16, 1, 1\) in place of \(7, 16, 1, 1\)"):
-        load_official(build_network("mit_b0", num_classes=7, embed_dim=16), saved)
+        load_released(build_network("mit_b0", num_classes=7, embed_dim=16), saved)
     short = {key: value for key, value in saved.items() if "conv_seg.bias" not in key}
     with pytest.raises(ValueError, match=r"decoder\.classify\.bias is missing"):
-        load_official(network, short)
+        load_released(network, short)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 
 import numpy as np
 import pytest
 from image_files import write
 from uda.data import class_statistics as module
-from uda.data.class_statistics import class_statistics
+from uda.data.class_statistics import absent_classes, class_statistics
 from uda.data.domain import open_domain
 
 EXPECTED = [{0: 4, 2: 2}, {0: 3, 13: 3}]
@@ -32,11 +34,9 @@ def counted(monkeypatch):
 
 def test_pixels_are_counted_once(root, tmp_path, counted, capsys):
     domain = open_domain(f"gta5:{root}", size=(20, 40))  # counted in the files' own size
-    assert class_statistics(domain, tmp_path / "cache", workers=1) == EXPECTED
+    assert class_statistics(domain, tmp_path / "cache") == EXPECTED
     printed = capsys.readouterr()
     assert "class statistics of gta5:" in printed.err  # the progress bar
-    assert printed.out.startswith(f"gta5:{root}: no pixel of sidewalk, wall, fence,")
-    assert printed.out.count("\n") == 1
     assert class_statistics(domain, tmp_path / "cache") == EXPECTED
     assert len(counted) == 1
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".json"]
@@ -83,18 +83,19 @@ def test_a_damaged_cache_is_counted_anew(root, tmp_path, counted, content, capsy
 
 def write_stats(root, files=(0, 1)):
     place = "/somewhere/else/gta/labels"
-    stats = [{"0": 40 + k, "2": 7, "file": f"{place}/{k}_labelTrainIds.png"} for k in files]
+    stats = [{**{str(i): n for i, n in EXPECTED[k].items()}, "file": f"{place}/{k}_labelTrainIds.png"} for k in files]
     (root / "sample_class_stats.json").write_text(json.dumps(stats))
 
 
 def test_statistics_beside_the_data_are_used(root, tmp_path, counted):
     write_stats(root, files=(1, 0))
     domain = open_domain(f"gta5:{root}")
-    assert class_statistics(domain, tmp_path / "cache") == [{0: 40, 2: 7}, {0: 41, 2: 7}]
-    by_class = {"0": [["labels/0_labelTrainIds.png", 5], ["labels/1_labelTrainIds.png", 6]], "3": []}
+    assert class_statistics(domain, tmp_path / "cache") == EXPECTED
+    zero, one = (f"labels/{k}_labelTrainIds.png" for k in (0, 1))
+    by_class = {"0": [[zero, 4], [one, 3]], "2": [[zero, 2]], "13": [[one, 3]], "3": []}
     (root / "samples_with_class.json").write_text(json.dumps(by_class))
     (root / "sample_class_stats.json").unlink()
-    assert class_statistics(domain, tmp_path / "cache") == [{0: 5}, {0: 6}]
+    assert class_statistics(domain, tmp_path / "cache") == EXPECTED
     assert not counted and not (tmp_path / "cache").exists()
 
 
@@ -134,3 +135,57 @@ def test_bad_files_are_found_before_training(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"labels/1\.png: expected the labels of .*images/1\.png"):
         class_statistics(domain, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("stats", "wrong"),
+    [
+        ([{"file": "labels/0.png"}, {"file": "labels/1.png"}], r"says 0 pixels of road in .*0\.png, which has 4"),
+        (
+            [{"0": 4, "2": 2, "file": "0"}, {"0": 6, "file": "1"}],
+            r"says 6 pixels of road in .*1\.png, .* has 3",
+        ),
+    ],
+    ids=["without a class", "of other labels"],
+)
+def test_statistics_of_other_labels_are_not_used(root, tmp_path, counted, capsys, stats, wrong):
+    (root / "sample_class_stats.json").write_text(json.dumps(stats))
+    assert class_statistics(open_domain(f"gta5:{root}"), tmp_path / "cache") == EXPECTED
+    assert re.search(rf"sample_class_stats\.json: {wrong}; not used, delete it", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("ending", [".tif", ".bmp"])
+def test_contents_that_change_places_are_noticed(tmp_path, counted, ending):
+    """Label files of one size and of one time."""
+    root, cache = tmp_path / "own", tmp_path / "cache"
+    for name, raw in (("a", 7), ("b", 26)):
+        write(root / "images" / f"{name}.png", np.zeros((2, 4, 3), np.uint8))
+        write(root / "labels" / f"{name}{ending}", np.full((2, 4), raw, np.uint8))
+    assert class_statistics(open_domain(f"folder:{root}"), cache) == [{0: 8}, {13: 8}]
+    a, b = (root / "labels" / f"{name}{ending}" for name in "ab")
+    times, contents = a.stat(), (a.read_bytes(), b.read_bytes())
+    for path, content in zip((b, a), contents):
+        path.write_bytes(content)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert class_statistics(open_domain(f"folder:{root}"), cache) == [{13: 8}, {0: 8}]
+
+
+def test_classes_without_labelled_pixels_are_named(root):
+    said = absent_classes(open_domain(f"gta5:{root}"))
+    assert said.startswith("no labelled pixel of sidewalk, wall, fence,") and said.endswith(" in 2 label files")
+    assert "in 1 of 2 label files" in absent_classes(open_domain(f"gta5:{root}"), limit=1)
+    for path in (root / "labels").iterdir():
+        write(path, np.full((2, 4), 0, np.uint8))
+    with pytest.raises(ValueError, match="expected labelled pixels of its classes, found none in 2 label files"):
+        absent_classes(open_domain(f"gta5:{root}"))
+
+
+@pytest.mark.parametrize(("value", "reminded"), [(255, True), (7, False)])
+def test_masks_of_0_and_255(tmp_path, value, reminded):
+    classes = [{"name": name, "ids": [k], "colour": [k, k, k]} for k, name in enumerate(("background", "object"))]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": classes, "ignore": [7]}))
+    write(tmp_path / "images" / "a.png", np.zeros((2, 2, 3), np.uint8))
+    write(tmp_path / "labels" / "a.png", np.array([[0, value], [value, 0]], np.uint8))
+    said = absent_classes(open_domain(f"folder:{tmp_path}"))
+    assert said.startswith("no labelled pixel of object in 1 label files")
+    assert said.endswith("; 255, which they hold, counts as no class") == reminded

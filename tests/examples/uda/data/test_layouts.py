@@ -140,7 +140,7 @@ def test_any_number_of_classes(own):
     labels = open_domain(f"folder:{own}").labels(0).flatten().tolist()
     assert labels == [*range(254), IGNORE, IGNORE]
     (own / "classes.json").write_text(json.dumps({"classes": classes}))
-    with pytest.raises(ValueError, match=r"classes\.json: expected 1 to 254 classes .*got 255"):
+    with pytest.raises(ValueError, match=r"classes\.json: expected 2 to 254 classes .*got 255"):
         open_domain(f"folder:{own}")
 
 
@@ -150,11 +150,15 @@ def test_any_number_of_classes(own):
         ("{", r"expected \{\"classes\": \[\{\"name\": .*got JSONDecodeError"),
         ("[1]", "expected .*got TypeError"),
         ({"classes": [{"name": "soil", "ids": [1]}]}, "got KeyError: 'colour'"),
+        ({"classes": [OWN["classes"][0]]}, "expected 2 to 254 .*got 1; list what is not that class as a class too"),
         ({"classes": [{"name": "soil", "ids": [300], "colour": [0, 0, 0]}]}, r"\[300\] is not a list of whole numbers"),
         ({"classes": [{"name": "soil", "ids": [1], "colour": [0, 0]}]}, r"colours \[r, g, b\]"),
-        ({"classes": []}, "expected 1 to 254 classes.*got 0"),
+        ({"classes": []}, "expected 2 to 254 classes.*got 0"),
         ({**OWN, "ignore": [2]}, r"expected every id once and 255 for no class, got \[2\]"),
-        ({"classes": [{"name": "soil", "ids": [255], "colour": [0, 0, 0]}]}, r"255 for no class, got \[255\]"),
+        (
+            {"classes": [*OWN["classes"], {"name": "x", "ids": [255], "colour": [0, 0, 0]}]},
+            r"255 for no class, got \[255\]",
+        ),
     ],
 )
 def test_wrong_classes_are_explained(own, content, message):

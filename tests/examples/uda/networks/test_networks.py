@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from uda.checkpoints.loading import network_of
 from uda.networks import HRDA, Box, DAFormerHead, Encoder, HRDADecoder, Segmentor, build_network
-from uda.networks.segmentor import pixel_loss
+from uda.networks.segmentor import cut, join, pixel_loss
 from uda.settings import Settings
 
 from mrm_loss import MRM
@@ -108,11 +108,12 @@ def test_losses_of_cut_features_go_backward_one_by_one(encoder: str, decoder: st
     network.zero_grad()
     backwards.clear()
 
-    feats, join = network.cut(network.encode(images, box))
-    network.loss(feats, labels).backward()
-    network.loss(network.rebuild(feats, halved), labels).backward()
+    feats = network.encode(images, box)
+    leaves = cut(feats)
+    network.loss(leaves, labels).backward()
+    network.loss(network.rebuild(leaves, halved), labels).backward()
     assert first.grad is None
-    join()
+    join(feats, leaves)
     found = [p.grad for p in network.parameters() if p.grad is not None]
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
     assert len(backwards) == times == 1

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from parity import Parity, quirk_labels, quirk_weights
 from torch import Tensor, nn
-from uda.checkpoints.released import load_official, rename
+from uda.checkpoints.released import load_released, rename
 from uda.networks import HRDA, Box, DAFormerHead, DeepLabV2Head, Encoder, HRDAFeatures, build_network, sliding_predict
 from uda.networks.segmentor import pixel_loss
 
@@ -29,7 +29,7 @@ def load_network(network: nn.Module, official: dict[str, Tensor]) -> nn.Module:
     counters = {key: value for key, value in network.state_dict().items() if key.endswith("num_batches_tracked")}
     assert own | counters.keys() == network.state_dict().keys()
     back = {key.replace("encoder.body.", "backbone.").replace("decoder.", "decode_head."): key for key in counters}
-    load_official(network.double(), {**official, **{new: counters[key] for new, key in back.items()}})
+    load_released(network.double(), {**official, **{new: counters[key] for new, key in back.items()}})
     return network
 
 

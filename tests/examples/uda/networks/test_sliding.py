@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given
@@ -25,20 +27,35 @@ def test_windows_cover_the_image(height: int, width: int, window: int, data: st.
     stride = data.draw(st.integers(1, window))
     image = torch.arange(height * width, dtype=torch.float64).view(1, 1, height, width)
     boxes = sliding_boxes((height, width), window, stride)
-    parts = torch.cat([box.crop(image) for box in boxes])
+    parts = [box.crop(image) for box in boxes]
     torch.testing.assert_close(merge(parts, boxes, (height, width)), image)
+    by_rows = sliding_predict(lambda x: 3 * x, image, window, stride)
+    assert torch.equal(by_rows, merge([3 * part for part in parts], boxes, (height, width)))
     assert len(set(boxes)) == len(boxes)
 
 
-@pytest.mark.parametrize("batched", [True, False])
-def test_sliding_predict_of_a_pointwise_network_changes_nothing(batched: bool) -> None:
+def test_sliding_predict_of_a_pointwise_network_changes_nothing() -> None:
     images = torch.rand(2, 3, 20, 33)
-    out = sliding_predict(lambda x: 2 * x, images, window=8, stride=5, batched=batched)
+    out = sliding_predict(lambda x: 2 * x, images, window=8, stride=5)
     torch.testing.assert_close(out, 2 * images)
 
 
+def test_windows_are_kept_no_longer_than_they_are_added() -> None:
+    alive: list[int] = []
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def predict(crop: torch.Tensor) -> torch.Tensor:
+        alive.append(sum(ref() is not None for ref in made))
+        out = crop + 1
+        made.append(weakref.ref(out))
+        return out
+
+    sliding_predict(predict, torch.rand(1, 3, 40, 40), window=8, stride=8)
+    assert len(alive) == 25 and max(alive) <= 1
+
+
 def test_merge_is_zero_where_no_window_lies() -> None:
-    out = merge(torch.ones(1, 1, 2, 2), [Box(0, 2, 1, 3)], (3, 4))
+    out = merge([torch.ones(1, 1, 2, 2)], [Box(0, 2, 1, 3)], (3, 4))
     assert out[0, 0].tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
 
 

@@ -208,5 +208,5 @@ def test_an_unreachable_hub_names_the_file(tag, monkeypatch):
 def test_the_page_names_encoders_of_timm():
     timm = pytest.importorskip("timm", minversion="1.0.20")
     names = re.findall(r"^\| `([\w.]+)`", (ROOT / "examples" / "vfm.md").read_text(), re.MULTILINE)
-    assert len(names) == 4
+    assert names
     assert all(timm.models.get_pretrained_cfg(name).hf_hub_id == f"timm/{name}" for name in names)

@@ -142,7 +142,7 @@ def test_mirrored_probabilities() -> None:
     """The mean of softmax of both views, not softmax of the mean of logits."""
     images = torch.randn(2, 3, 4, 6)
     predict = lambda x: x * torch.arange(6.0)  # not the same from both sides  # noqa: E731
-    found = mirrored_probabilities(predict, images)
+    found = mirrored_probabilities(predict(images), predict(images.flip(-1)))
     expected = (predict(images).softmax(1) + (images * torch.arange(6.0).flip(0)).softmax(1)) / 2
     torch.testing.assert_close(found, expected)
     labels, weights = confident_label(found, 0.7)

@@ -114,11 +114,7 @@ def test_the_limits_themselves_pass():
         ),
         (
             "--encoder resnet18 --decoder deeplabv3plus --batch-size 1",
-            "--batch-size: expected at least 2 images in a pass with --decoder deeplabv3plus, got 1",
-        ),
-        (
-            "--encoder resnet18 --decoder deeplabv3plus --micro-batch 1",
-            "--micro-batch: expected at least 2 images in a pass with --decoder deeplabv3plus, got 1",
+            "--batch-size: expected at least 2 images with --decoder deeplabv3plus, got 1",
         ),
         ("--lr 0", "--lr: expected a number above 0 where there are steps of pretraining"),
         (f"--encoder-weights {__file__}", "--encoder-weights: small starts from random ones; leave them out"),
@@ -152,7 +148,6 @@ def test_what_fits_passes(monkeypatch):
         "--margins 100 80 0 0 --margins-of-image --target-size 96 192",  # tall images may have as many rows
         "--margins 100 100 0 0 --method source-only",
         "--eval-window 32",
-        "--micro-batch 1",
     ):
         monkeypatch.setattr(sys, "argv", ["train.py", *words.split()])
         parse(None)

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import train_dacs_mrm
 import train_mic_mrm
+from uda.data.class_statistics import count
+from uda.data.domain import open_domain
 from uda.training import dry_run
 from uda.training.loop import train
 
 
 def test_a_dry_run_says_what_it_found_and_leaves_nothing(settings, capsys):
     cfg = dataclasses.replace(settings, method="mic", dry_run=True)
-    train(cfg, train_mic_mrm.Student, train_mic_mrm.train_step)
+    train(cfg, train_mic_mrm.train_step)
     printed = capsys.readouterr().out
     named = [line.split()[0] for line in printed.splitlines() if line[:1].strip()]
     steps = ["losses", "memory", "step", "loading", "ready"]
@@ -28,7 +32,7 @@ def test_a_dry_run_says_what_it_found_and_leaves_nothing(settings, capsys):
 
 def test_a_dry_run_tells_masking_from_rebuilding(settings, capsys):
     cfg = dataclasses.replace(settings, method="mic", mrm_rebuild=False, dry_run=True)
-    train(cfg, train_mic_mrm.Student, train_mic_mrm.train_step)
+    train(cfg, train_mic_mrm.train_step)
     printed = capsys.readouterr().out
     assert "mic with masking, not rebuilding, on target" in printed
     assert "mask tokens 43 k parameters, in training only" in " ".join(printed.split())
@@ -47,7 +51,7 @@ def test_a_dry_run_sees_mrm_however_rare(settings, capsys, monkeypatch, pretrain
         return losses
 
     monkeypatch.setattr(dry_run, "forget_peak", lambda device: seen.append("forgotten"))
-    train(cfg, train_dacs_mrm.Student, step)
+    train(cfg, step)
     assert seen == ["forgotten", True, "forgotten", True, False]
     printed = capsys.readouterr().out
     assert "dacs with MRM on target in one step of 4" in printed
@@ -74,29 +78,52 @@ def test_a_dry_run_ends_at_what_is_wrong(settings, capsys):
         return losses | {"mixed": losses["mixed"] * torch.nan}
 
     with pytest.raises(ValueError, match="dry run: expected finite losses, got mixed nan"):
-        train(dataclasses.replace(settings, dry_run=True), train_mic_mrm.Student, diverging)
+        train(dataclasses.replace(settings, dry_run=True), diverging)
     assert "ready" not in capsys.readouterr().out
 
 
 def test_a_dry_run_of_a_run_to_resume_reads_its_checkpoint(settings, capsys):
     """And leaves the run as it is."""
-    train(settings, train_mic_mrm.Student, train_mic_mrm.train_step)
+    train(settings, train_mic_mrm.train_step)
     folder = Path(settings.out)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     capsys.readouterr()
     again = dataclasses.replace(settings, resume=settings.out, dry_run=True)
-    train(again, train_mic_mrm.Student, train_mic_mrm.train_step)
+    train(again, train_mic_mrm.train_step)
     assert f"checkpoint  {folder / 'checkpoint.pt'}," in capsys.readouterr().out.replace("\n            ", " ")
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
     for name in ("checkpoint.pt", "checkpoint-previous.pt"):
         (folder / name).write_bytes(before["checkpoint.pt"][:1000])
     with pytest.raises(ValueError, match=r"checkpoint\.pt: could not be read as a whole file of tensors"):
-        train(again, train_mic_mrm.Student, train_mic_mrm.train_step)
+        train(again, train_mic_mrm.train_step)
 
 
 def test_a_dry_run_has_what_follows_a_step(settings):
     """The teacher's average, of which VFM-UDA's is one."""
     seen = []
     cfg = dataclasses.replace(settings, dry_run=True)
-    train(cfg, train_mic_mrm.Student, train_mic_mrm.train_step, lambda *args: seen.append(args[0]))
+    train(cfg, train_mic_mrm.train_step, lambda *args: seen.append(args[0]))
     assert seen and set(seen) == {1}
+
+
+def test_a_dry_run_reads_the_statistics_of_rare_class_sampling(settings, scenes, tmp_path, capsys):
+    """Those that lie beside the data: sound, without a class, of another form."""
+    root = tmp_path / "gta5"
+    shutil.copytree(scenes[0], root)
+    domain = open_domain(f"gta5:{root}")
+    counts = count(domain, range(len(domain)))
+    files = [sample.label.name for sample in domain.samples]
+    cfg = dataclasses.replace(settings, source=f"gta5:{root}", rare_classes=True, rare_min_pixels=10, dry_run=True)
+
+    def tried(entries):
+        (root / "sample_class_stats.json").write_text(json.dumps(entries))
+        train(cfg, train_dacs_mrm.train_step)
+        return " ".join(capsys.readouterr().out.split())
+
+    sound = [{**{str(k): n for k, n in pixels.items()}, "file": file} for pixels, file in zip(counts, files)]
+    assert "rare class sampling has the statistics of 6 files" in tried(sound)
+    said = tried([{"file": file} for file in files])
+    assert re.search(r"sample_class_stats\.json: says 0 pixels of .*; not used, delete it", said)
+    assert "all 6 label files are read before a first run" in said
+    with pytest.raises(ValueError, match=r"sample_class_stats\.json: expected the statistics of DAFormer's"):
+        tried([{"0": 3}])

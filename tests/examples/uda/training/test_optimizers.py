@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
 from uda.settings import Settings, preset_values
-from uda.training.optimizers import go_on_with, optimizers_of, parameter_groups
+from uda.training.optimizers import go_on_with, optimizers_of, parameter_groups, update
 
 
 class Toy(nn.Module):
@@ -19,7 +17,7 @@ class Toy(nn.Module):
 
 
 def optimizers(method: str, mrm: nn.Module | None = None) -> list[torch.optim.Optimizer]:
-    return optimizers_of(Settings(**preset_values("paper", method)), SimpleNamespace(network=Toy(), mrm=mrm))
+    return optimizers_of(Settings(**preset_values("paper", method)), Toy(), mrm)
 
 
 def test_adamw_spares_only_the_encoders_norms() -> None:
@@ -77,7 +75,7 @@ def test_changed_rates_hold_after_resuming(kind: str) -> None:
 
     def made(**changes: float) -> list[torch.optim.Optimizer]:
         settings = Settings(**preset_values("paper", "mic") | {"optimizer": kind} | changes)
-        return optimizers_of(settings, SimpleNamespace(network=network, mrm=mrm))
+        return optimizers_of(settings, network, mrm)
 
     def hyper(optimizers: list[torch.optim.Optimizer]) -> list[dict[str, object]]:
         return [{k: v for k, v in g.items() if k != "params"} for o in optimizers for g in o.param_groups]
@@ -90,7 +88,7 @@ def test_changed_rates_hold_after_resuming(kind: str) -> None:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] / 2  # as a schedule has it
     saved = [optimizer.state_dict() for optimizer in first]
-    changes = {"lr": 1e-3, "head_lr_factor": 3.0, "weight_decay": 0.5, "mrm_lr": 7e-4, "mrm_weight_decay": 0.25}
+    changes = {"lr": 1e-3, "head_lr_factor": 3.0, "weight_decay": 0.5, "mrm_lr": 7e-4}
     for options in ({}, changes):
         again, fresh = made(**options), made(**options)
         for optimizer, state in zip(again, saved):
@@ -100,3 +98,19 @@ def test_changed_rates_hold_after_resuming(kind: str) -> None:
             assert old.state.keys() == new.state.keys()
             for p in old.state:
                 assert all(torch.equal(old.state[p][name], new.state[p][name]) for name in old.state[p])
+
+
+def test_fp16_scales_losses_and_leaves_out_updates_that_overflow():
+    layer, scaler = nn.Linear(3, 2), torch.amp.GradScaler("cpu")
+    trained, idle = torch.optim.SGD(layer.parameters(), lr=1.0), torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scaler.scale(layer(torch.ones(3)).sum()).backward()
+    scaled = layer.weight.grad.clone()
+    assert scaled.max() == 65536
+    before = layer.weight.detach().clone()
+    update([trained, idle], scaler)
+    torch.testing.assert_close(layer.weight.detach(), before - 1)
+    before = layer.weight.detach().clone()
+    layer.weight.grad[0, 0] = torch.inf
+    update([trained, idle], scaler)
+    assert torch.equal(layer.weight.detach(), before)
+    assert scaler.get_scale() == 32768

@@ -8,7 +8,8 @@ import torch
 from parity import Parity
 from torch import Tensor
 from uda.selftraining.mixing import keep_blocks
-from uda.training.optimizers import poly, warmup_factor, warmup_linear
+from uda.settings import Settings, preset_values
+from uda.training.optimizers import poly, rate_factor, warmup_factor
 
 
 def assert_rates(ours: list[float], stored: Tensor) -> None:
@@ -18,8 +19,9 @@ def assert_rates(ours: list[float], stored: Tensor) -> None:
 def test_schedules() -> None:
     parity = Parity("lr_schedules")
     steps = parity["iters"].tolist()
+    settings = Settings(**preset_values("paper", "daformer"))
     for column, base in enumerate((6e-5, 6e-4)):
-        linear = [base * warmup_linear(step, 40000) for step in steps]
+        linear = [base * rate_factor(step, settings) for step in steps]
         assert_rates(linear, parity["poly10warm_6e-5"][:, column])
         curved = [base * poly(step, 40000) * warmup_factor(step) for step in steps]
         assert_rates(curved, parity["poly09warm_6e-5"][:, column])

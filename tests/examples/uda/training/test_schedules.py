@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from uda.training.optimizers import poly, warmup_apart, warmup_factor, warmup_linear
+from uda.settings import Settings
+from uda.training.optimizers import poly, rate_factor, warmup_apart, warmup_factor
 
 
 def test_poly() -> None:
@@ -21,9 +22,10 @@ def test_warmup() -> None:
 
 
 def test_warmup_scales_the_decayed_rate() -> None:
-    assert warmup_linear(750, 3000, warmup=1500, ratio=0.0) == pytest.approx(0.75 * 0.5)
-    assert warmup_linear(2250, 3000) == 0.25
-    rates = [warmup_linear(step, 4000) for step in range(4000)]
+    settings = Settings(pretrain_iterations=0, iterations=3000, warmup=1500, schedule_power=1.0)
+    assert rate_factor(750, settings) == pytest.approx(0.75 * 0.5, rel=1e-5)
+    assert rate_factor(2250, settings) == 0.25
+    rates = [rate_factor(step, settings) for step in range(3000)]
     assert max(rates) == rates[1500]
 
 

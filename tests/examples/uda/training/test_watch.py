@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import train_dacs_mrm
-import train_mic_mrm
 from torch import nn
 from uda.training.loop import train
 from uda.training.run import Run, batches_of, one_step
@@ -37,7 +36,7 @@ def test_the_run_stops_before_teacher_and_checkpoint(settings):
     with pytest.raises(
         NotFinite, match=r"^step 5: loss 'mixed' \(nan\) not finite; batch of .*\.png.*saved as"
     ) as stopped:
-        train(cfg, train_dacs_mrm.Student, step)
+        train(cfg, step)
     assert "the checkpoint of step 4 is safe" in stopped.value.__notes__[0]
     assert len(calls) == 6  # it is seen at the end of the next step, when nobody has to wait for it
     models = calls[-1][2]
@@ -64,7 +63,7 @@ def test_gradients_are_watched_too(settings):
         return losses
 
     with pytest.raises(NotFinite, match=r"^step 2: losses are finite, their gradient is not \(nan\); batch of .*saved"):
-        train(cfg, train_dacs_mrm.Student, step)
+        train(cfg, step)
     assert not (Path(cfg.out) / "checkpoint.pt").exists()
 
 
@@ -72,13 +71,13 @@ def test_a_checkpoint_waits_for_its_own_step(settings):
     cfg = dataclasses.replace(settings, pretrain_iterations=0, iterations=8, save_every=2, log_every=100)
     step, calls = poisoned(4)
     with pytest.raises(NotFinite, match=r"^step 4: "):
-        train(cfg, train_dacs_mrm.Student, step)
+        train(cfg, step)
     assert len(calls) == 4
     assert torch.load(Path(cfg.out) / "checkpoint.pt", weights_only=True)["step"] == 2
 
 
 def test_weights_that_are_not_finite_are_not_saved(settings):
-    run = Run(settings, train_mic_mrm.Student)
+    run = Run(settings)
     run.save()
     next(run.models.teacher.parameters()).data[0] = torch.inf
     run.step = 1
@@ -89,7 +88,7 @@ def test_weights_that_are_not_finite_are_not_saved(settings):
 
 
 def test_what_is_read_when(settings, tmp_path):
-    watch = Watch(batches_of(Run(settings, train_mic_mrm.Student)), tmp_path)
+    watch = Watch(batches_of(Run(settings)), tmp_path)
     for step in range(3):
         assert not watch.note(step, {"source": torch.tensor(float(step))}, asked=step == 1)
         losses, asked = watch.look()
@@ -110,7 +109,7 @@ def test_an_update_is_withheld_where_a_loss_is_not_finite():
 
 def test_a_request_within_a_step_is_told_by_that_step(settings):
     """Between several processes each step until it is acted on is time that a scheduler may not give."""
-    run, asked = Run(settings, train_dacs_mrm.Student), []
+    run, asked = Run(settings), []
     data = batches_of(run)
     watch = Watch(data, run.folder)
 
