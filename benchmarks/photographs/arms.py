@@ -102,7 +102,7 @@ HELP = {
     "by trust": Arm(change=Change(factor=steps.by_trust)),
     "weight 0.25": Arm(settings={"mrm_weight": 0.25}, change=Change()),
     "weight 0.5": Arm(settings={"mrm_weight": 0.5}, change=Change()),
-    "frozen statistics": Arm(settings={"mrm_freeze_norm": True}, change=Change()),
+    "frozen statistics": Arm(change=Change(frozen=True)),
     "on mixed": Arm(change=Change(inputs=steps.mixed)),
     "on source": Arm(change=Change(inputs=steps.source)),
     "joined with mixed": Arm(change=Change(inputs=steps.mixed, joined=True)),

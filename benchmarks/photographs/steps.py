@@ -147,6 +147,7 @@ class Change:
 
     twice: two complementary masks of one encoding, half the weight each.
     masked_alone: the loss counts masked pixels alone, divided by the number of all.
+    frozen: the pass leaves BatchNorm's running statistics as they are.
     joined: the pass is DACS's own mixed one, whose features are decoded twice; `inputs` must be `mixed`.
     """
 
@@ -156,6 +157,7 @@ class Change:
     loss: Callable[[Now, Tensor, Tensor, Tensor], Tensor] = hard
     twice: bool = False
     masked_alone: bool = False
+    frozen: bool = False
     joined: bool = False
 
     def losses(self, now: Now, feats: Levels, labels: Tensor, weights: Tensor) -> Tensor:
@@ -173,7 +175,7 @@ class Change:
             return torch.zeros(())
         images, labels, weights = self.inputs(now)
         network = now.models.network
-        with frozen_norm_stats(network) if now.cfg.mrm_freeze_norm else nullcontext():
+        with frozen_norm_stats(network) if self.frozen else nullcontext():
             loss = self.losses(now, network.encoder(images), labels, weights)
         loss.backward()
         return loss.detach()
