@@ -37,6 +37,7 @@ from trainers import (
     commit,
     confusion_matrix,
     device_name,
+    keep,
     mean_iou,
     mic_step,
     normalise,
@@ -167,8 +168,10 @@ def run_arm(arm: Arm, settings: Settings, start: dict[str, Any], work: Path) -> 
     began, busy, curve = time.perf_counter(), time.process_time(), []
     run, step_function = opened(arm, settings, work)
     load_start(run, start)
-    whole, some = run.validation, every_eighth(run)
-    trained = 0.0
+    trained, whole = 0.0, run.validation
+    assert whole is not None
+    some = dataclasses.replace(whole, samples=whole.samples[::8])  # what is looked at on the way
+    keep(some)
     for stop in [*range(run.step + settings.eval_every, run.total, settings.eval_every), run.total]:
         before = time.process_time()
         advance(run, step_function, stop)
@@ -188,13 +191,6 @@ def run_arm(arm: Arm, settings: Settings, start: dict[str, Any], work: Path) -> 
         "cpu seconds": round(time.process_time() - busy, 1),
         "training seconds": round(trained, 1),
     }
-
-
-def every_eighth(run: Run) -> Any:
-    """The validation images that are looked at on the way."""
-    assert run.validation is not None
-    some = dataclasses.replace(run.validation.plain, samples=run.validation.samples[::8])
-    return type(run.validation)(some)
 
 
 def digest(state: dict[str, Tensor]) -> str:
