@@ -39,7 +39,8 @@ COMMON: dict[str, Any] = {
     "mrm_width": 128,
     "mrm_augment": False,
 }
-SETTINGS: dict[str, dict[str, Any]] = {}  # of a pair, where they differ from the common ones
+# of a pair, where they differ from the common ones
+SETTINGS: dict[str, dict[str, Any]] = {"drawn-camvid": {"pretrain_iterations": 1000}}
 
 MRM_TIME = 1.45  # steps of DACS that take the time of one step with MRM; PLAN.md says how it was measured
 

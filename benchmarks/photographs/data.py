@@ -23,7 +23,7 @@ ALIKE = {"sign": "traffic sign", "bicyclist": "bicycle", "vehicle": "car", "obje
 NINE = ["sky", "building", "pole", "road", "sidewalk", "vegetation", "sign", "car", "person"]
 SEVEN = ["road", "sidewalk", "person", "vehicle", "object", "far", "sky"]  # far: buildings and vegetation
 ELEVEN = ["sky", "building", "pole", "road", "sidewalk", "vegetation", "sign", "fence", "car", "person", "bicyclist"]
-CAMVID = {9: [[0], [1], [2], [3], [4], [5], [6], [8], [9]], 7: [[3], [4], [9], [8], [2, 6, 7], [1, 5], [0]]}
+CAMVID = {9: [[0], [1], [2], [3], [4], [5], [6], [8], [9]], 7: [[3], [4], [9, 10], [8], [2, 6, 7], [1, 5], [0]]}
 CAMVID[11] = [[i] for i in range(11)]
 IDD = {7: [[i] for i in range(7)]}
 DRAWN = {9: [[23], [11], [17], [7], [8], [21], [20], [26], [24]], 7: [[7], [8], [24], [26], [17, 20], [11, 21], [23]]}
@@ -104,22 +104,28 @@ def drawn_files(work: Path, name: str) -> Files:
             yield split, image, labels / f"{stem}_gtFine_labelIds.png"
 
 
+def ids_of(name: str, classes: int) -> list[list[int]]:
+    """The label ids of each class in a domain's files."""
+    return IDS.get(name, DRAWN)[classes]
+
+
+def files_of(name: str, camvid: Path | None, idd: Path | None, work: Path) -> Files:
+    if name not in IDS:
+        return drawn_files(work, name)
+    if name == "idd":
+        return idd_files(given(idd, "--idd", "IDD-Lite's folder idd20k_lite"))
+    return camvid_files(given(camvid, "--camvid", "CamVid's folder"), name)
+
+
 def write_domain(name: str, classes: int, camvid: Path | None, idd: Path | None, work: Path) -> Path:
     """A domain's folder with links to its files, made unless it is there."""
     root = work / "links" / f"{name}-{classes}"
-    if (root / "classes.json").exists():
-        return root
-    if name not in IDS:
-        files = drawn_files(work, name)
-    elif name == "idd":
-        files = idd_files(given(idd, "--idd", "IDD-Lite's folder idd20k_lite"))
-    else:
-        files = camvid_files(given(camvid, "--camvid", "CamVid's folder"), name)
-    for split, image, labels in files:
+    whole = (root / "classes.json").exists()
+    for split, image, labels in () if whole else files_of(name, camvid, idd, work):
         stem = f"{image.parent.name}_{image.stem}"
         link(image, root / split / "images" / f"{stem}{image.suffix}")
         link(labels, root / split / "labels" / f"{stem}{labels.suffix}")
-    ids = IDS.get(name, DRAWN)[classes]
+    ids = ids_of(name, classes)
     every = range(12) if name in IDS else range(34)  # CamVid's, and Cityscapes'
     ignored = ({255} if name == "idd" else set(every)) - {i for group in ids for i in group}
     colours = dict(zip(CITYSCAPES_NAMES, CITYSCAPES_COLOURS.tolist()))

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from arms import ARMS, COMMON, SETTINGS, Arm
-from data import PAIRS, write_domain, write_weights
+from data import PAIRS, ids_of, write_domain, write_weights
 from steps import dacs_step
 from torch import Tensor
 from trainers import (
@@ -81,7 +81,8 @@ def start_file(pair: str, arm: Arm, settings: Settings, work: Path) -> Path:
     defaults = dataclasses.asdict(Settings())
     changed = {k: v for k, v in dataclasses.asdict(settings).items() if v != defaults[k]}
     earlier = {k: v for k, v in changed.items() if k not in LATER and not k.startswith(("mrm_", "mic_"))}
-    key = json.dumps([START, torch.__version__, pair, arm.oracle, earlier], sort_keys=True)
+    ids = [ids_of(name, PAIRS[pair][2]) for name in PAIRS[pair][:2]]
+    key = json.dumps([START, torch.__version__, pair, ids, arm.oracle, earlier], sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     return work / "starts" / f"{pair}{'-oracle' * arm.oracle}-seed{settings.seed}-{digest}.pt"
 
