@@ -15,7 +15,17 @@ from .presets import preset_values
 # change nothing of what a run computes: may differ on resuming
 FREE = ("device", "workers", "log_every", "save_every", "eval_every", "dry_run")
 # decide which weights and moments there are: the checkpoint holds others
-FIXED = ("encoder", "decoder", "hrda", "optimizer", "norm_decay", "mrm_mask_only", "mrm_width", "mrm_depth")
+FIXED = (
+    "encoder",
+    "decoder",
+    "decoder_width",
+    "hrda",
+    "optimizer",
+    "norm_decay",
+    "mrm_mask_only",
+    "mrm_width",
+    "mrm_depth",
+)
 
 
 def parse(description: str | None, methods: tuple[str, ...] = METHODS, mrm_on: tuple[str, ...] = MRM_ON) -> Settings:
