@@ -27,6 +27,7 @@ class Separate(Student):
             return F.cross_entropy(self.network(images), labels)
         return self.mrm(self.network.encoder(change_colours(images)), self.network.decoder, labels, weights)
 
+torch.manual_seed(0)  # the plain loop's weights
 student = DistributedDataParallel(Separate(), find_unused_parameters=FIND_UNUSED)
 optimizer = torch.optim.AdamW(student.module.groups(), lr=6e-5)
 for source, labels, *target in batches(dist.get_rank(), 2):
