@@ -6,10 +6,13 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from place import Place, earlier
 from runs import ENDED, Outcome, fault
 
@@ -147,6 +150,72 @@ def _(place: Place) -> Outcome:
     said = [line for line in again.said().splitlines() if "the data have changed" in line]
     outcome.line = said[0] if said else ""
     return outcome.keeping(f"{ENDED}; {outcome.kept}" if outcome.status == 0 else outcome.kept)
+
+
+# files that people have, in the layout of one's own data
+
+
+def deep_image(root: Path) -> None:
+    Image.fromarray(np.full((48, 96), 4000, np.uint16)).save(root / "images" / "b.png")
+
+
+def lossy_labels(root: Path) -> None:
+    Image.open(root / "labels" / "b.png").save(root / "labels" / "b.png", format="JPEG")
+
+
+def negative_ids(root: Path) -> None:
+    (root / "labels" / "b.png").unlink()
+    Image.fromarray(np.full((48, 96), -250, np.int32)).save(root / "labels" / "b.tif")
+
+
+def turned_image(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn; its labels lie as it is stored
+    Image.new("RGB", (96, 48)).save(root / "images" / "b.png", exif=exif)
+
+
+def broken_link(root: Path) -> None:
+    (root / "images" / "day2").symlink_to(root / "nowhere")
+
+
+def one_class(root: Path) -> None:
+    classes = {"classes": [{"name": "road", "ids": [0, 1], "colour": [0, 0, 0]}]}
+    (root / "classes.json").write_text(json.dumps(classes))
+
+
+FILES = {
+    "an image of 16 bits a channel": deep_image,
+    "labels saved as JPEG under the name .png": lossy_labels,
+    "negative label ids in a 32-bit file": negative_ids,
+    "a photograph with a quarter turn in its EXIF, labels as it is stored": turned_image,
+    "a link among the images that leads nowhere": broken_link,
+    "a list of a single class": one_class,
+}
+
+
+def own_data(root: Path) -> str:
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True)
+    classes = [{"name": name, "ids": [k], "colour": [k, 0, 0]} for k, name in enumerate(("road", "sky"))]
+    (root / "classes.json").write_text(json.dumps({"classes": classes}))
+    for name in "ab":
+        Image.new("RGB", (96, 48)).save(root / "images" / f"{name}.png")
+        Image.fromarray(np.arange(48 * 96, dtype=np.uint8).reshape(48, 96) % 2).save(root / "labels" / f"{name}.png")
+    return f"folder:{root}"
+
+
+def files_faults() -> None:
+    for what, spoil in FILES.items():
+
+        def provoke(place: Place, spoil: Callable[[Path], None] = spoil) -> Outcome:
+            spec = own_data(place.root / "own")
+            spoil(place.root / "own")
+            return place.train("--source", spec, "--target", spec).outcome()
+
+        fault("files that people have", what)(provoke)
+
+
+files_faults()
 
 
 # downloads that went wrong

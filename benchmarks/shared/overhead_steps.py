@@ -107,7 +107,7 @@ class Bench:
         used = [self.optimizers[name] for name in ("network", *own)]
         for optimizer in used:
             optimizer.zero_grad()
-        self.trainer.train_step(STEP, self.batch, models, cfg, Draws(cfg, STEP, len(self.models.classes)))
+        self.trainer.train_step(STEP, self.batch, models, cfg, Draws(cfg, STEP))
         update(used, self.models.scaler)
         if hasattr(self.trainer, "after_step"):  # VFM-UDA's teacher
             self.trainer.after_step(STEP, self.models, cfg)

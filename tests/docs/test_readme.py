@@ -56,6 +56,7 @@ def test_the_three_lines_train_encoder_decoder_and_rebuilder():
         "teacher_labels": lambda target: (torch.randint(5, (1, 64, 64)), torch.ones(1, 64, 64)),
         "supervised_loss": lambda source: torch.zeros((), requires_grad=True),
         "self_training_loss": lambda *_: 0,
+        "change_colours": lambda images: 0.9 * images,
         "encoder": encoder,
         "decoder": decoder,
     }

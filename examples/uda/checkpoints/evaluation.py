@@ -125,7 +125,7 @@ def predict_ids(
 
 def best_class(logits: Tensor) -> Tensor:
     """(1, K, H, W) -> (H, W) uint8; there are at most 254 classes."""
-    return logits[0].argmax(0).byte()
+    return logits[0].max(0).indices.byte()  # argmax along the first dimension takes 13 times as long on a CPU
 
 
 def evaluate(

@@ -100,6 +100,7 @@ def network_of(settings: Settings, num_classes: int) -> Segmentor:
         num_classes,
         hrda=settings.hrda,
         encoder_weights=settings.encoder_weights or None,
+        embed_dim=settings.decoder_width,
         detail_crop=settings.detail_crop,
     )
 

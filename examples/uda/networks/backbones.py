@@ -62,10 +62,6 @@ class Encoder(nn.Module):
         self.out_channels = list(self.body.out_channels[-_LEVELS:])
         self.strides = [min(4 * 2**level, output_stride) for level in range(_LEVELS)]
 
-    def level_rows(self, rows: int) -> list[int]:
-        """Rows of each level for so many rows of pixels."""
-        return [rows // stride for stride in self.strides]
-
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to four levels (B, C_l, h_l, w_l), fine to coarse, from stride 4 on.
 
@@ -157,10 +153,6 @@ class TimmPyramid(nn.Module):
         self.body = FeatureListNet(whole, out_indices=tuple(range(_LEVELS)), flatten_sequential=True)
         self.out_channels: list[int] = self.body.feature_info.channels()
         self.strides: list[int] = self.body.feature_info.reduction()
-
-    def level_rows(self, rows: int) -> list[int]:
-        """Rows of each level for so many rows of pixels."""
-        return [rows // stride for stride in self.strides]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to levels (B, C_l, h_l, w_l), fine to coarse."""

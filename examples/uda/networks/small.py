@@ -48,10 +48,6 @@ class SmallEncoder(nn.Module):
         self.stem = nn.Sequential(conv(3, 16, stride=2), conv(16, 32, stride=2), ResidualBlock(32, 32, 1))
         self.stage = nn.Sequential(ResidualBlock(32, 64, 2), conv(64, 128, 1))
 
-    def level_rows(self, rows: int) -> list[int]:
-        """Rows of each level for so many rows of pixels."""
-        return [rows // stride for stride in self.strides]
-
     def forward(self, images: Tensor) -> list[Tensor]:
         fine = self.stem(images)
         return [fine, self.stage(fine)]

@@ -11,25 +11,20 @@ from torch import Tensor
 
 from mrm_loss import random_mask
 
-from ..data.labels import MAX_CLASSES
 from ..networks import Box, Segmentor
 from ..runtime.devices import to_device
 from ..runtime.processes import any_of_ranks, rank_and_world
 from ..runtime.rng import generator
 from ..settings import Settings
 from .colours import strong_augment, weak_augment
-from .mixing import class_mask, draw_blocks, draw_halves, halve, keep_blocks, present_ids
+from .mixing import IDS, class_mask, draw_blocks, halve, keep_blocks, present_ids
 
 
 class Draws:
-    """The random choices of step `step` for the samples of this process.
+    """The random choices of step `step` for the samples of this process."""
 
-    Args:
-        classes: how many there are; label maps hold their ids and the ignore index.
-    """
-
-    def __init__(self, settings: Settings, step: int, classes: int = MAX_CLASSES) -> None:
-        self.cfg, self.step, self.classes = settings, step, classes
+    def __init__(self, settings: Settings, step: int) -> None:
+        self.cfg, self.step = settings, step
         self.first = rank_and_world()[0] * settings.batch_size
 
     def generators(self, purpose: str, count: int) -> list[torch.Generator]:
@@ -38,10 +33,10 @@ class Draws:
 
     def pasted(self, labels: Tensor, per_image: bool = True) -> Tensor:
         """ClassMix: where (B, H, W) source pixels are pasted; classes from each image, or from the whole batch's."""
-        halves = torch.stack([draw_halves(gen, self.classes + 1) for gen in self.generators("paste", len(labels))])
+        draws = torch.stack([torch.rand(IDS, generator=gen) for gen in self.generators("paste", len(labels))])
         present = present_ids(labels)
         present = present if per_image else any_of_ranks(present.any(0, keepdim=True))
-        return class_mask(labels, halve(present, to_device(halves, labels.device)))
+        return class_mask(labels, halve(present, to_device(draws, labels.device)))
 
     def colours(self, purpose: str, images: Tensor) -> Tensor:
         """Colour jitter and blur of images (B, 3, H, W)."""

@@ -48,6 +48,7 @@ class Settings:
         "EVA-02 or ConvNeXt (vit_base_patch14_dinov2.lvd142m)",
     )
     decoder: str = setting("small", "decoder", DECODERS)
+    decoder_width: int = setting(256, "channels of DAFormer's decoder (256 as published)", low=1)
     hrda: bool = setting(False, "HRDA's two resolutions, with any encoder and decoder")
     detail_crop: int = setting(96, "side in pixels of HRDA's detail crops", low=8)
     encoder_weights: str = setting("", "imagenet or hub (fetched), a file of encoder weights, or empty for random ones")

@@ -217,7 +217,7 @@ def one_step(
             group["lr"] = group["initial_lr"] * rate_factor(run.step, settings)
         optimizer.zero_grad()
     step = run.step - settings.pretrain_iterations
-    losses = step_function(step, batch, models, settings, Draws(settings, run.step, len(models.classes)))
+    losses = step_function(step, batch, models, settings, Draws(settings, run.step))
     student = models.student
     average_gradients(student)
     if watch is not None:

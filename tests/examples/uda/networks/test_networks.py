@@ -7,12 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from uda.checkpoints.loading import network_of
 from uda.networks import HRDA, Box, DAFormerHead, Encoder, HRDADecoder, Segmentor, build_network
 from uda.networks.segmentor import cut, join, pixel_loss
+from uda.settings import Settings
 
 from mrm_loss import MRM
 
 pytest.importorskip("segmentation_models_pytorch")
+
+
+def test_the_decoder_is_as_wide_as_the_setting_says():
+    network = network_of(Settings(encoder="resnet18", decoder="daformer", decoder_width=16), 5)
+    assert {embed.out_features for embed in network.decoder.embed} == {network.decoder.classify.in_channels} == {16}
+    assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 5, 16, 16)
 
 
 @pytest.mark.parametrize(

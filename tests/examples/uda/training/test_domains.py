@@ -43,7 +43,7 @@ def test_changed_data_are_said_on_resuming(settings, scenes, tmp_path, capsys):
     """And in its dry run; then the run goes on."""
     source, target = (Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in scenes)
     own = dataclasses.replace(settings, source=f"gta5:{source}", target=f"cityscapes:{target}")
-    run = Run(own, train_dacs_mrm.Student)
+    run = Run(own)
     run.step = 3
     run.save()
     run.lock.close()
@@ -58,11 +58,11 @@ def test_changed_data_are_said_on_resuming(settings, scenes, tmp_path, capsys):
     again = dataclasses.replace(own, resume=own.out)
     for cfg in (dataclasses.replace(again, dry_run=True), again):
         capsys.readouterr()
-        train(cfg, train_dacs_mrm.Student, train_dacs_mrm.train_step)
+        train(cfg, train_dacs_mrm.train_step)
         printed = " ".join(capsys.readouterr().out.split())
         assert f"1 more (images/new.png) and 1 fewer (images/{second.name})" in printed
         assert f"1 fewer ({gone.relative_to(target)})" in printed
         assert "validation: the data" not in printed
     assert torch.load(run.folder / "checkpoint.pt", weights_only=True)["step"] == 6
-    train(dataclasses.replace(own, resume=own.out), train_dacs_mrm.Student, train_dacs_mrm.train_step)
+    train(dataclasses.replace(own, resume=own.out), train_dacs_mrm.train_step)
     assert "the data have changed" not in capsys.readouterr().out  # the last checkpoint knows them

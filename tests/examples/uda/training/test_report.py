@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-import train_dacs_mrm
 from uda.training import report as report_module
 from uda.training.report import draw_curves, report, save_panel, smooth, what_next
 from uda.training.run import Run
@@ -41,7 +40,7 @@ def test_smoothing_has_no_bias_at_its_start():
 
 
 def test_files_are_there_before_anything_is_printed(settings, monkeypatch):
-    run = Run(settings, train_dacs_mrm.Student)
+    run = Run(settings)
     run.log(source=1.0)
 
     def fail(*_, **__):

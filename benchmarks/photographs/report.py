@@ -1,0 +1,138 @@
+"""Tables and the plot from results/runs.jsonl, written beside it.
+
+python benchmarks/photographs/report.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from arms import ARMS, CONFIRMING, CONTRASTS, DEVELOPMENT
+from data import PAIRS
+from paired import Paired, paired
+
+RESULTS = Path(__file__).parent / "results"
+Line = dict[str, Any]
+
+HEAD = "Made by `python benchmarks/photographs/report.py` from runs.jsonl. mIoU in percent, at the last step."
+
+
+def of(lines: list[Line], pair: str, arm: str, key: str = "student") -> dict[int, float]:
+    """Seed -> value of the pair's and arm's runs."""
+    return {line["seed"]: line[key] for line in lines if (line["pair"], line["arm"]) == (pair, arm)}
+
+
+def final(line: Line, key: str) -> float:
+    """What was measured of the teacher's pseudo-labels at the last step."""
+    value = line["curve"][-1]["labels"][key]
+    return float("nan") if value is None else float(value)
+
+
+def arm_table(lines: list[Line], pair: str) -> list[str]:
+    """A row per arm: means over its seeds, and every seed's mIoU."""
+    rows = [
+        "| arm | seeds | student | teacher | pseudo-labels right | trust | each seed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm in ARMS:
+        own = sorted((x for x in lines if (x["pair"], x["arm"]) == (pair, arm)), key=lambda x: x["seed"])
+        if not own:
+            continue
+        student, teacher = (statistics.mean(x[key] for x in own) for key in ("student", "teacher"))
+        right, trust = (statistics.mean(final(x, key) for x in own) for key in ("accuracy", "trust"))
+        each = ", ".join(f"{x['seed']}: {x['student']:.1f}" for x in own)
+        rows.append(f"| {arm} | {len(own)} | {student:.1f} | {teacher:.1f} | {right:.1f} % | {trust:.2f} | {each} |")
+    starts = {x["seed"]: x["start student"] for x in lines if x["pair"] == pair and x["arm"] != "oracle"}
+    if starts:
+        rows += ["", f"The starts, trained on the source alone: {statistics.mean(starts.values()):.1f} on average."]
+    return rows
+
+
+def contrasts(lines: list[Line], pair: str) -> list[tuple[str, Paired]]:
+    """The pair's differences, of arms that have seeds in common."""
+    found = [(f"{a} - {b}", paired(of(lines, pair, a), of(lines, pair, b))) for a, b in CONTRASTS]
+    return [(title, result) for title, result in found if result.seeds]
+
+
+def contrast_table(rows: list[tuple[str, Paired]]) -> list[str]:
+    table = ["| difference, paired by seed | seeds | mean | 95 % interval |", "|---|---|---|---|"]
+    for title, result in rows:
+        interval = f"{result.low:+.2f} to {result.high:+.2f}" if len(result.seeds) > 1 else "one seed"
+        table.append(f"| {title} | {len(result.seeds)} | {result.mean:+.2f} | {interval} |")
+    return table
+
+
+def other_starts(lines: list[Line]) -> list[str]:
+    """Pairs and seeds whose runs began from different networks, so that their differences are not paired."""
+    starts: dict[tuple[str, int], set[str]] = {}
+    for line in lines:
+        if line["arm"] != "oracle":
+            starts.setdefault((line["pair"], line["seed"]), set()).add(line["start"])
+    return [f"{pair}, seed {seed}" for (pair, seed), found in starts.items() if len(found) > 1]
+
+
+def gains(lines: list[Line]) -> list[tuple[str, float, float]]:
+    """For each pair, noise and seed: which it is, the baseline's right pseudo-labels and MRM's gain over it."""
+    found = []
+    for pair in PAIRS:
+        for noise in [""] + [f", noise {share:g}" for share in (0.1, 0.3)]:
+            base = {x["seed"]: x for x in lines if (x["pair"], x["arm"]) == (pair, f"dacs{noise}")}
+            mrm = of(lines, pair, f"dacs+mrm{noise}")
+            for seed in sorted(base.keys() & mrm.keys()):
+                found.append((pair + noise, final(base[seed], "accuracy"), mrm[seed] - base[seed]["student"]))
+    return found
+
+
+def plot(points: list[tuple[str, float, float]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for name in dict.fromkeys(name for name, _, _ in points):
+        own = [(x, y) for other, x, y in points if other == name]
+        axes.scatter(*zip(*own), label=name)
+    axes.axhline(0, color="grey", linewidth=0.8)
+    axes.set_xlabel("pixels with a right pseudo-label at the baseline's last step, %")
+    axes.set_ylabel("mIoU of DACS + MRM - DACS")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def tables(lines: list[Line]) -> str:
+    """The whole page."""
+    parts = ["# Results on photographs", "", HEAD]
+    for title, seeds in (("Confirming seeds", CONFIRMING), ("Development seeds", DEVELOPMENT)):
+        some = [line for line in lines if line["seed"] in seeds]
+        for pair in PAIRS:
+            if any(line["pair"] == pair for line in some):
+                parts += ["", f"## {title}, {pair}", "", *arm_table(some, pair)]
+                if rows := contrasts(some, pair):
+                    parts += ["", *contrast_table(rows)]
+    hours = sum(line["cpu seconds"] for line in lines) / 3600
+    parts += ["", f"All {len(lines)} runs took {hours:.1f} hours of a thread, starts left out."]
+    parts += [f"WARNING: not one start: {text}" for text in other_starts(lines)]
+    dirty = sorted({line["commit"] for line in lines if "dirty" in line["commit"]})
+    return "\n".join(parts + [f"WARNING: not committed when run: {text}" for text in dirty]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder with runs.jsonl")
+    folder = parser.parse_args().results
+    lines = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+    text = tables(lines)
+    (folder / "tables.md").write_text(text)
+    if points := gains(lines):
+        plot(points, folder / "gain.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""benchmarks/photographs: the queue, the intervals, the step against the trainer's, and a row from end to end."""
+
+# ruff: noqa: E402 (the folder is made known to Python first)
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "photographs"
+sys.path.insert(0, str(FOLDER))
+
+pytest.importorskip("timm", reason="the network's encoder")
+pytest.importorskip("segmentation_models_pytorch", reason="the network's encoder")
+
+import data
+import report
+import run
+import single
+import steps
+import trainers
+from arms import ARMS, QUEUE, Arm
+from paired import paired
+
+
+def street(path: Path, label: Path, size: tuple[int, int], classes: int, seed: int) -> None:
+    """A made-up image whose colours follow its labels, and its label file."""
+    rng = np.random.default_rng(seed)
+    labels = np.kron(rng.integers(classes, size=(6, 8)), np.ones((size[0] // 6, size[1] // 8))).astype(np.uint8)
+    colours = np.stack([labels * 20, 255 - labels * 20, labels * 10], axis=-1).astype(np.uint8)
+    for file, content in ((path, colours), (label, labels)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(content).save(file)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> dict[str, Path]:
+    """CamVid and IDD-Lite with a handful of images, and random weights in place of ImageNet's."""
+    import timm
+
+    root = tmp_path_factory.mktemp("photographs")
+    for part in ("train", "val", "test"):
+        for number in range(8):
+            name = f"{'0001TP' if number < 4 else '0006R0'}_{number}.png"
+            street(root / "CamVid" / part / name, root / "CamVid" / f"{part}annot" / name, (120, 160), 12, number)
+    for split in ("train", "val"):
+        for number in range(4):
+            image = root / "idd" / "leftImg8bit" / split / "1" / f"{number}_image.jpg"
+            label = root / "idd" / "gtFine" / split / "1" / f"{number}_label.png"
+            street(image, label, (114, 160), 7, number)
+    state = timm.create_model("tf_efficientnet_lite0").state_dict()
+    (root / "work").mkdir()
+    torch.save({k: v for k, v in state.items() if not k.startswith("classifier.")}, root / "work" / "lite0.pth")
+    return {"camvid": root / "CamVid", "idd": root / "idd", "work": root / "work"}
+
+
+def settings(places, name: str, **others) -> trainers.Settings:
+    small = {"pretrain_iterations": 2, "iterations": 3, "warmup": 0, "threshold": 0.1, "rare_min_pixels": 0}
+    return single.settings_of(
+        "camvid-idd", ARMS[name], 0, places["work"], places["camvid"], places["idd"], **small, **others
+    )
+
+
+def trained(cfg, step_function, places, arm: Arm = ARMS["dacs"]) -> dict[str, torch.Tensor]:
+    opened, _ = single.opened(arm, cfg, places["work"])
+    single.advance(opened, step_function, opened.total)
+    return opened.models.network.state_dict()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dacs", "dacs+mrm, augmented", "dacs+mask only"])
+def test_the_step_is_the_trainers(name, places):
+    cfg, arm = settings(places, name), ARMS[name]
+    ours = trained(cfg, partial(steps.dacs_step, change=arm.change), places)
+    theirs = trained(cfg, trainers.dacs_step, places)
+    for key, value in theirs.items():
+        torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=1e-5, msg=key)
+
+
+@pytest.mark.slow
+def test_a_row_from_the_two_folders(places, tmp_path):
+    words = [
+        sys.executable,
+        str(FOLDER / "run.py"),
+        "--pairs",
+        "camvid-idd",
+        "--arms",
+        "dacs",
+        "dacs+mrm",
+        "--seeds",
+        "7",
+    ]
+    words += ["--parallel", "1", "--results", str(tmp_path / "runs.jsonl")]
+    words += [word for option, path in places.items() for word in (f"--{option}", str(path))]
+    few = ["pretrain_iterations=2", "iterations=3", "eval_every=2", "rare_min_pixels=0"]
+    subprocess.run([*words, "--set", *few], check=True)
+    lines = run.read_lines(tmp_path / "runs.jsonl")
+    assert [line["arm"] for line in lines] == ["dacs", "dacs+mrm"]
+    assert lines[0]["start"] == lines[1]["start"], "one network that both start from"
+    assert [point["step"] for point in lines[0]["curve"]] == [2, 3]
+    assert set(lines[0]["iou"]) == set(lines[0]["curve"][-1]["labels"]["classes"]) == set(data.SEVEN)
+    assert str(places["work"]) not in json.dumps(lines)
+    assert report.tables(lines).startswith("# Results")
+    assert "0 runs" in subprocess.run([*words, "--list"], check=True, capture_output=True, text=True).stdout
+
+
+def now_of(places, name: str) -> steps.Now:
+    """What a step knows, of made-up images."""
+    cfg = settings(places, name)
+    opened, _ = single.opened(ARMS[name], cfg, places["work"])
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, 96, 128, generator=generator)
+    probabilities = torch.randn(2, 7, 96, 128, generator=generator).mul(3).softmax(1)
+    labels, trusted = probabilities.argmax(1), torch.ones(2, 96, 128)
+    both = images, labels, 0.5 * trusted
+    return steps.Now(1, opened.models, cfg, trainers.Draws(cfg, 3, 7), both, both, both, probabilities, trusted)
+
+
+@pytest.mark.slow
+def test_every_pass_trains_the_encoder(places):
+    now = now_of(places, "dacs+mrm")
+    now.step = now.cfg.iterations - 1
+    network = now.models.network
+    weight = next(network.encoder.parameters())
+    for name, change in {name: arm.change for name, arm in ARMS.items() if arm.change and not arm.noise}.items():
+        network.zero_grad()
+        if change.joined:
+            loss = change.losses(now, network.encoder(now.mixed[0]), *now.mixed[1:])
+            loss.backward()
+        else:
+            loss = change.own_pass(now)
+        assert loss > 0, name
+        assert weight.grad is not None and weight.grad.abs().sum() > 0, name
+
+
+def test_fills_leave_visible_cells_as_they_are():
+    generator = torch.Generator().manual_seed(0)
+    feats = [torch.randn(2, 3, 12, 16, generator=generator), torch.randn(2, 5, 6, 8, generator=generator)]
+    mask = torch.rand(2, 1, 6, 8, generator=generator) < 0.4
+    for fill in (steps.zero, steps.other_image):
+        for before, after in zip(feats, fill(None, feats, mask)):
+            hidden = steps.cells(mask, before)
+            assert torch.equal(before.masked_fill(hidden, 0), after.masked_fill(hidden, 0))
+            assert not torch.equal(before, after)
+    assert all(torch.equal(*levels) for levels in zip(feats, steps.nothing(None, feats, mask)))
+
+
+def test_each_pixel_counts_confident_ones_alone():
+    probabilities = torch.tensor([[0.98, 0.6], [0.02, 0.4]]).view(1, 2, 1, 2)
+    cfg = trainers.Settings(mrm_augment=False, threshold=0.968)
+    both = torch.zeros(1, 3, 1, 2), probabilities.argmax(1), torch.full((1, 1, 2), 0.5)
+    now = steps.Now(0, None, cfg, None, both, both, both, probabilities, torch.ones(1, 1, 2))
+    assert steps.each_pixel(now)[2].tolist() == [[[1.0, 0.0]]]
+
+
+def test_noise_changes_about_its_share_of_the_labels():
+    cfg, labels = trainers.Settings(), torch.zeros(4, 96, 128, dtype=torch.int64)
+    noisy = steps.with_noise(labels, 0.3, 10, trainers.Draws(cfg, 5))
+    assert 0.15 < (noisy != labels).float().mean() < 0.39  # of 0.3 nine in ten get another class
+    assert torch.equal(noisy, steps.with_noise(labels, 0.3, 10, trainers.Draws(cfg, 5)))
+
+
+def test_soft_labels_ask_for_no_more_certainty_than_the_teacher_has():
+    probabilities = torch.tensor([0.7, 0.3]).view(1, 2, 1, 1)
+    logits = probabilities.log().requires_grad_()
+    now = steps.Now(0, None, None, None, (), (), (), probabilities, torch.ones(1, 1, 1))
+    steps.soft(now, logits, probabilities.argmax(1), torch.ones(1, 1, 1)).backward()
+    torch.testing.assert_close(logits.grad, torch.zeros_like(logits))
+
+
+def test_intervals_of_shared_seeds():
+    result = paired({1: 3.0, 2: 4.0, 3: 8.0, 9: 1.0}, {1: 1.0, 2: 3.0, 3: 5.0, 8: 0.0})
+    assert (result.seeds, result.mean) == ([1, 2, 3], 2.0)
+    assert result.half == pytest.approx(4.3027 / 3**0.5, abs=1e-3)
+    eight = paired(dict(enumerate([1.0, 2, 3, 4, 5, 6, 7, 8])), dict.fromkeys(range(8), 0.0))
+    assert (eight.low, eight.high) == pytest.approx((2.452, 6.548), abs=1e-3)
+
+
+def test_the_queue_names_what_there_is():
+    jobs = run.missing([], [], [], [])
+    assert len(jobs) == len(set(jobs))
+    assert all(pair in data.PAIRS and arm in ARMS for pair, arm, _ in jobs)
+
+
+def test_a_run_that_has_its_line_is_not_missing():
+    assert run.missing([], ["day-dusk"], ["dacs", "mic"], [1, 2])[:2] == [
+        ("day-dusk", "dacs", 1),
+        ("day-dusk", "mic", 1),
+    ]
+    line = {"pair": "day-dusk", "arm": "dacs", "seed": 1}
+    assert ("day-dusk", "dacs", 1) not in run.missing([line], ["day-dusk"], ["dacs", "mic"], [1, 2])
+    first = QUEUE[0][0]
+    assert {pair for pair, _, _ in run.missing([], [first], [], [])} == {first}
+
+
+def test_dusk_and_day_share_no_image(places):
+    day, dusk = (list(data.camvid_files(places["camvid"], name)) for name in ("day", "dusk"))
+    assert {split for split, _, _ in dusk} == {"train", "val"}
+    assert not {image for _, image, _ in day} & {image for _, image, _ in dusk}
+
+
+def test_a_start_is_shared_by_the_arms_of_a_seed(places):
+    files = {single.start_file("camvid-idd", ARMS[name], settings(places, name), places["work"]) for name in ARMS}
+    assert len(files) == 2, "one, and the oracle's"
+    other = settings(places, "dacs", lr=1e-4)
+    assert single.start_file("camvid-idd", ARMS["dacs"], other, places["work"]) not in files
