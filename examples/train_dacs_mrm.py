@@ -31,7 +31,7 @@ from uda.training.models import Models
 def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Draws) -> dict[str, Tensor]:
     """One step of DACS; returns what is logged.
 
-    Each loss is followed at once by its backward, so that only one pass's activations are in memory. The gradients of all
+    Each loss is followed at once by its backward, so that one pass alone is in memory. The gradients of all
     losses add up.
 
     Args:

@@ -27,9 +27,11 @@ class Projector(nn.Sequential):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of (B, C, H, W); free of copies where those lie channels last."""
+    """LayerNorm over the channels of (B, C, H, W), in its weights' precision; copies nothing of x in channels last."""
 
     def forward(self, x: Tensor) -> Tensor:
+        # as autocast does on CUDA; on a CPU it would sum its gradients in half precision
+        x = x.to(torch.promote_types(x.dtype, self.weight.dtype))
         return rearrange(super().forward(rearrange(x, "b c h w -> b h w c")), "b h w c -> b c h w")
 
 

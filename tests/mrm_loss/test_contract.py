@@ -357,6 +357,28 @@ def test_compiled_draws_and_trains():
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in mrm.parameters())
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.03), (torch.float16, 0.005)])
+def test_gradients_under_autocast_are_those_of_float32(dtype, tolerance):
+    """Of every parameter of the Rebuilder, its norms' among them, which sum over many cells."""
+    channels = [32, 64, 128, 256]
+    torch.manual_seed(0)
+    mrm = MRM(channels, embed_dim=128, num_heads=4, grid_size=8)
+    feats = [torch.randn(2, c, 64 // 2**i, 64 // 2**i, requires_grad=True) for i, c in enumerate(channels)]
+    heads = nn.ModuleList(nn.Conv2d(c, 5, 1) for c in channels)
+    labels, mask = torch.randint(5, (2, 64, 64)), torch.rand(2, 1, 8, 8) < 0.4
+
+    def decoder(levels):
+        return sum(nn.functional.interpolate(head(level), (64, 64)) for head, level in zip(heads, levels))
+
+    def gradients(enabled):
+        with torch.autocast("cpu", dtype, enabled=enabled):
+            loss = mrm(feats, decoder, labels, mask=mask)
+        return torch.autograd.grad(loss, list(mrm.parameters()))
+
+    for (name, _), half, full in zip(mrm.named_parameters(), gradients(True), gradients(False)):
+        assert (half - full).norm() <= tolerance * full.norm(), name
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(dtype):
     model, mrm = ToyModel(), small_mrm()
