@@ -49,8 +49,6 @@ def parameter_groups(
             split["encoder_norms"].append(parameter)
         else:
             split["encoder"].append(parameter)
-    if not split["head"] or not split["encoder"] + split["encoder_norms"]:
-        raise ValueError("network: expected trainable parameters both under `encoder` and outside it")
     rates = {"encoder": lr, "encoder_norms": lr, "head": lr * head_factor}
     decays = {"encoder": weight_decay, "encoder_norms": 0.0, "head": weight_decay}
     return [
@@ -107,8 +105,6 @@ def rate_factor(step: int, settings: Settings) -> float:
 
 def poly(step: int, total: int, power: float = 0.9) -> float:
     """(1 - step / total) ** power, for step = 0 ... total - 1; zero from `total` on."""
-    if total < 1:
-        raise ValueError(f"total must be at least 1 step, got {total}")
     return float(max(1.0 - step / total, 0.0) ** power)
 
 
