@@ -9,7 +9,7 @@ from .checkpointing import checkpoint_activations
 from .heads import DAFormerHead, DeepLabV2Head, DeepLabV3PlusHead, LightHead
 from .hrda import HRDA, HRDADecoder, HRDAFeatures, HRDALogits
 from .segmentor import Levels, Segmentor
-from .sliding import Box, sliding_boxes, sliding_predict, sliding_rows
+from .sliding import Box, sliding_boxes, sliding_rows
 from .vit import ViTEncoder
 
 __all__ = [
@@ -34,6 +34,5 @@ __all__ = [
     "is_vit",
     "known_encoder",
     "sliding_boxes",
-    "sliding_predict",
     "sliding_rows",
 ]

@@ -26,15 +26,11 @@ class Encoder(nn.Module):
             is a path to a file (see `load_encoder_weights`).
         output_stride: pixels of the image per cell of the last level: 32, or 16 or 8 where strides give way to
             dilations (ResNets). DeepLabV2 uses 8.
-        drop_path: largest probability of skipping a MiT's residual branch, growing linearly from zero over its
-            blocks; the published 0.1 where None.
 
     `out_channels` holds the channels of the four levels, fine to coarse, and `strides` their pixels per cell.
     """
 
-    def __init__(
-        self, name: str, weights: str | None = None, output_stride: int = 32, drop_path: float | None = None
-    ) -> None:
+    def __init__(self, name: str, weights: str | None = None, output_stride: int = 32) -> None:
         try:
             from segmentation_models_pytorch.encoders import get_encoder
         except ModuleNotFoundError as error:
@@ -42,8 +38,6 @@ class Encoder(nn.Module):
             raise ModuleNotFoundError(f"encoder {name}: {needs} ({error})") from error
 
         super().__init__()
-        if output_stride != 32 and name.startswith("mit_"):
-            raise ValueError(f"output_stride: expected 32 for {name}, which cannot be dilated, got {output_stride}")
         hub = "imagenet" if weights in _HUB else None
         try:
             self.body = get_encoder(name, weights=hub, output_stride=output_stride)
@@ -53,8 +47,6 @@ class Encoder(nn.Module):
             if hub is None:
                 raise
             raise ConnectionError(_how_to_fetch(name, _smp_url(name), error)) from error
-        if drop_path is not None:
-            _set_drop_path(self.body, drop_path)
         if weights is not None and hub is None:
             load_encoder_weights(self.body, weights)
         self.name = name
@@ -68,16 +60,6 @@ class Encoder(nn.Module):
         What the library returns besides, the image itself and a level at stride 2, is left out.
         """
         return cast("list[Tensor]", self.body(images)[-_LEVELS:])
-
-
-def _set_drop_path(body: nn.Module, rate: float) -> None:
-    """Rescale the stochastic depth that the library built, which grows linearly over the blocks."""
-    layers: list[Any] = [module for module in body.modules() if type(module).__name__ == "DropPath"]
-    if rate > 0 and not layers:
-        raise ValueError(f"drop_path: expected None, {type(body).__name__} has no stochastic depth, got {rate}")
-    largest = max((layer.drop_prob for layer in layers), default=1.0)
-    for layer in layers:
-        layer.drop_prob *= rate / largest
 
 
 def load_encoder_weights(encoder: nn.Module, path: str | Path) -> None:
@@ -137,16 +119,13 @@ class TimmPyramid(nn.Module):
     Args:
         name, weights: see `make_body`.
         output_stride: see `Encoder`.
-        drop_path: largest probability of skipping a residual branch; timm's default, zero, where None.
 
     `out_channels` holds the channels of the levels, fine to coarse, and `strides` their pixels per cell.
     """
 
-    def __init__(
-        self, name: str, weights: str | None = None, output_stride: int = 32, drop_path: float | None = None
-    ) -> None:
+    def __init__(self, name: str, weights: str | None = None, output_stride: int = 32) -> None:
         super().__init__()
-        whole, _ = make_body(name, weights, output_stride=output_stride, drop_path_rate=drop_path or 0.0)
+        whole, _ = make_body(name, weights, output_stride=output_stride)
         # not by features_only, which would take any file's weights, or none, without a word
         from timm.models import FeatureListNet
 

@@ -73,25 +73,17 @@ class DAFormerHead(nn.Module):
         num_classes: K.
         embed_dim: channels of each embedded level and of the fused features.
         fusion: "aspp" for the decoder of the paper, "conv" for the 1 x 1 convolution of HRDA's scale attention.
-        dropout: probability with which a channel of the fused features is dropped.
     """
 
     def __init__(
-        self,
-        in_channels: Sequence[int],
-        num_classes: int,
-        embed_dim: int = 256,
-        fusion: str = "aspp",
-        dropout: float = 0.1,
+        self, in_channels: Sequence[int], num_classes: int, embed_dim: int = 256, fusion: str = "aspp"
     ) -> None:
         super().__init__()
-        if fusion not in ("aspp", "conv"):
-            raise ValueError(f'fusion: expected "aspp" or "conv", got {fusion!r}')
         stacked = len(in_channels) * embed_dim
         self.used_channels: list[int | None] = list(in_channels)
         self.embed = nn.ModuleList(nn.Linear(channels, embed_dim) for channels in in_channels)
         self.fuse = SeparableASPP(stacked, embed_dim) if fusion == "aspp" else conv_bn_relu(stacked, embed_dim, 1)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = nn.Dropout2d(0.1)
         self.classify = classifier(embed_dim, num_classes)
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:

@@ -18,7 +18,11 @@ def encoder_of(name):
     if name == "small":
         return SmallEncoder()
     pytest.importorskip("segmentation_models_pytorch")
-    return Encoder(name, drop_path=0.5 if name.startswith("mit") else None)
+    encoder = Encoder(name)
+    for module in encoder.modules():
+        if hasattr(module, "drop_prob"):
+            module.drop_prob = 0.5
+    return encoder
 
 
 def run(encoder, images):
