@@ -27,7 +27,6 @@ from ..data.labels import colourise
 from ..data.transforms import normalise
 from ..runtime.files import naming_file, write_whole
 from ..runtime.rng import generator
-from .indicators import NAMES as INDICATORS
 
 SMOOTHING = 0.9
 EXAMPLES = Path(__file__).parents[2]
@@ -87,7 +86,7 @@ def show_panel(run: Any) -> None:
 def draw_curves(metrics: Path, path: Path, first_step: int) -> None:
     """Losses (smoothed) and mIoU over the steps of a metrics.jsonl; a line where self-training begins."""
     rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    names = sorted({key for row in rows for key in row} - {"step", "trust", "seconds_per_step", *INDICATORS})
+    names = sorted({key for row in rows for key in row} - {"step", "trust", "seconds_per_step"})
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
     for name in names:
         steps = [row["step"] for row in rows if name in row]

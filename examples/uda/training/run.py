@@ -6,7 +6,7 @@ A run's folder holds settings.json, metrics.jsonl, checkpoint.pt and, at the end
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -134,17 +134,12 @@ class Run:
                 file.write(json.dumps({"step": self.step, **rounded}) + "\n")
             self.board.scalars(self.step, values)
 
-    def evaluate(self, also: Mapping[str, float] | None = None) -> dict[str, Tensor]:
+    def evaluate(self) -> dict[str, Tensor]:
         """Confusion matrices of student and teacher on the target's validation split; logs their mIoU.
 
         Empty where the target has no labels.
-
-        Args:
-            also: is logged with it, in the same line.
         """
         if self.validation is None:
-            if also:
-                self.log(**also)
             return {}
         self.average_buffers()
         networks, window = {"student": self.models.network}, self.settings.eval_window
@@ -155,14 +150,8 @@ class Run:
                 name: evaluate(network, self.validation, len(self.models.classes), self.device, name, window)
                 for name, network in networks.items()
             }
-        self.log(
-            **{
-                f"{mean}_{name}": miou
-                for mean, by_name in self.means(confusions).items()
-                for name, miou in by_name.items()
-            },
-            **(also or {}),
-        )
+        means = self.means(confusions)
+        self.log(**{f"{mean}_{name}": miou for mean, miou_of in means.items() for name, miou in miou_of.items()})
         self.evaluated.add(self.step)
         return confusions
 

@@ -33,7 +33,9 @@ class Board:
     def scalars(self, step: int, values: dict[str, float]) -> None:
         if self.writer is not None:
             for name, value in values.items():
-                self.writer.add_scalar(f"{group_of(name)}/{name.replace('/', ' per ')}", value, step)
+                cost = name in ("images/s", "GiB", "seconds_per_step")
+                group = "cost" if cost else "target" if name.startswith("miou") else "training"
+                self.writer.add_scalar(f"{group}/{name.replace('/', ' per ')}", value, step)
 
     def picture(self, step: int, path: Path) -> None:
         """A file, as it is now."""
@@ -43,9 +45,3 @@ class Board:
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
-
-
-def group_of(name: str) -> str:
-    if name in ("images/s", "GiB", "seconds_per_step"):
-        return "cost"
-    return "target" if name.startswith(("miou", "agreement")) else "training"
