@@ -49,7 +49,7 @@ def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
     settings, data = run.settings, batches_of(run)
     watch = Watch(data, run.folder)
     rank, world = rank_and_world()
-    meter = Meter(run.device, 2 * settings.batch_size * world, period=settings.mrm_period)
+    meter = Meter(run.device, 2 * settings.batch_size * world)
     started, first_step = time.perf_counter(), run.step
     loader = batches(data, run.step, run.total, settings.workers, pin=run.device.type == "cuda")
     bar = Progress(run.total, run.folder.name, done=run.step, silent=rank > 0)
