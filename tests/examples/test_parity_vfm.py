@@ -12,7 +12,9 @@ from torch import Tensor
 from train_vfm_mrm import after_step, train_step
 from uda.checkpoints.released import from_released, load_released
 from uda.data.batches import Batch
-from uda.networks import LightHead, Segmentor, ViTEncoder
+from uda.networks.heads import LightHead
+from uda.networks.segmentor import Segmentor
+from uda.networks.vit import ViTEncoder
 from uda.selftraining.draws import Draws
 from uda.selftraining.teacher import make_teacher
 from uda.settings import Settings, preset_values

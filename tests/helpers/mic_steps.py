@@ -9,7 +9,9 @@ import torch
 from parity import Parity
 from torch import Tensor, nn
 from uda.checkpoints.released import load_released, rename
-from uda.networks import HRDA, Box, build_network
+from uda.networks.build import build_network
+from uda.networks.hrda import HRDA
+from uda.networks.sliding import Box
 from uda.selftraining.mixing import keep_blocks
 
 BOXES = (Box(16, 80, 40, 104), Box(64, 128, 0, 64), Box(24, 88, 56, 120))

@@ -16,7 +16,8 @@ from ..data.domain import Domain
 from ..data.labels import CITYSCAPES_NAMES, IGNORE, SYNTHIA13, SYNTHIA16, colourise
 from ..data.layouts import CONVERTED
 from ..data.transforms import normalise
-from ..networks import Segmentor, sliding_rows
+from ..networks.segmentor import Segmentor
+from ..networks.sliding import sliding_rows
 from ..runtime.devices import to_device
 from ..runtime.files import naming_file
 from ..runtime.output import progress

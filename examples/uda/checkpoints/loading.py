@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES
-from ..networks import HRDA, Segmentor, build_network
+from ..networks.build import build_network
+from ..networks.hrda import HRDA
+from ..networks.segmentor import Segmentor
 from ..settings import Settings, settings_of
 from .files import read_checkpoint
 from .released import is_mmcv, is_vfm, load_released, read_weights_only, released_settings

@@ -35,11 +35,8 @@ class Meter:
 
     def values(self) -> dict[str, float]:
         """Images per second and (on CUDA) the peak of memory in GiB since this was last asked for."""
-        pace = (
-            {"images/s": self.images * self.steps / (time.perf_counter() - self.began)}
-            if self.began and self.steps
-            else {}
-        )
+        seconds = time.perf_counter() - self.began
+        pace = {"images/s": self.images * self.steps / seconds} if self.steps > 0 else {}
         memory = peak_memory(self.device) / GIB
         self.restart()
         return {**pace, "GiB": memory}

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mrm_loss import random_mask
 
-from ..networks import Box, Segmentor
+from ..networks.segmentor import Segmentor
+from ..networks.sliding import Box
 from ..runtime.devices import to_device
 from ..runtime.processes import any_of_ranks, rank_and_world
 from ..runtime.rng import generator

@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 
-from ..networks import DECODERS, OWN_ENCODERS, is_vit, known_encoder
+from ..networks.build import DECODERS, OWN_ENCODERS, is_vit, known_encoder
 
 NO_FILE = ("", "imagenet", "hub")  # weights that are named otherwise than by their file
 FEATURE_DISTANCE = ("daformer", "hrda", "mic")  # the methods that hold features close to ImageNet's

@@ -12,7 +12,7 @@ from uda.checkpoints.evaluation import predict_ids, window_scores
 from uda.checkpoints.loading import load_init, load_networks
 from uda.checkpoints.released import from_released, load_released, read_weights_only, released_settings
 from uda.data.transforms import normalise
-from uda.networks import build_network
+from uda.networks.build import build_network
 
 pytest.importorskip("timm", minversion="1.0.20")
 

@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
-from uda.networks import Encoder, checkpoint_activations
+from uda.networks.backbones import Encoder
+from uda.networks.checkpointing import checkpoint_activations
 from uda.networks.small import SmallEncoder
 
 # blocks, and the most that may be kept for the backward, relative to what is kept without

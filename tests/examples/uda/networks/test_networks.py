@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from uda.checkpoints.loading import network_of
-from uda.networks import HRDA, Box, Encoder, HRDADecoder, build_network
+from uda.networks.backbones import Encoder
+from uda.networks.build import build_network
+from uda.networks.hrda import HRDA, HRDADecoder
 from uda.networks.segmentor import cut, join, pixel_loss
+from uda.networks.sliding import Box
 from uda.settings import Settings
 
 from mrm_loss import MRM

@@ -8,8 +8,12 @@ import torch.nn.functional as F
 from parity import Parity, quirk_labels, quirk_weights
 from torch import Tensor, nn
 from uda.checkpoints.released import load_released, rename
-from uda.networks import HRDA, Box, DAFormerHead, DeepLabV2Head, Encoder, HRDAFeatures, build_network, sliding_rows
+from uda.networks.backbones import Encoder
+from uda.networks.build import build_network
+from uda.networks.heads import DAFormerHead, DeepLabV2Head
+from uda.networks.hrda import HRDA, HRDAFeatures
 from uda.networks.segmentor import pixel_loss
+from uda.networks.sliding import Box, sliding_rows
 
 pytest.importorskip("segmentation_models_pytorch")
 

@@ -7,8 +7,7 @@ import weakref
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from uda.networks import Box, sliding_boxes, sliding_rows
-from uda.networks.sliding import merge
+from uda.networks.sliding import Box, merge, sliding_boxes, sliding_rows
 
 
 def sliding_predict(predict, images, window, stride):

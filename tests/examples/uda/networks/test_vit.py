@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from pages import ROOT
 from torch import nn
-from uda.networks import LightHead, Segmentor, ViTEncoder, build_encoder, build_network
 from uda.networks.backbones import make_body
+from uda.networks.build import build_encoder, build_network
+from uda.networks.heads import LightHead
+from uda.networks.segmentor import Segmentor
 from uda.networks.small import SmallViT
+from uda.networks.vit import ViTEncoder
 
 from mrm_loss import MRM
 
