@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,13 +87,6 @@ def over_in_words(confusion: Tensor, names: Sequence[str], classes: list[int]) -
     return words
 
 
-def window_scores(network: Segmentor) -> Callable[[Tensor], Tensor]:
-    """What is averaged where windows overlap: logits, or probabilities where the head says so (VFM-UDA)."""
-    if getattr(network.decoder, "averages_probabilities", False):
-        return lambda images: network.predict(images).softmax(1)
-    return network.predict
-
-
 @torch.no_grad()
 def predict_ids(
     network: Segmentor, pixels: Tensor, size: tuple[int, int], device: torch.device, window: int = 0
@@ -109,14 +101,13 @@ def predict_ids(
             windows the logits of one row of them are kept at a time.
     """
 
-    def scores(images: Tensor, of: Callable[[Tensor], Tensor] = network.predict) -> Tensor:
-        return of(to_device(normalise(images.float() / 255), device))
+    def scores(images: Tensor) -> Tensor:
+        logits = network.predict(to_device(normalise(images.float() / 255), device))
+        # what is averaged where windows overlap are logits, or probabilities where the head says so (VFM-UDA)
+        return logits.softmax(1) if window and getattr(network.decoder, "averages_probabilities", False) else logits
 
-    bands: Iterable[Tensor] = (
-        [scores(pixels[None])]
-        if not window
-        else sliding_rows(partial(scores, of=window_scores(network)), pixels[None], window, max(window // 2, 1))
-    )
+    whole, stride = pixels[None], max(window // 2, 1)
+    bands: Iterable[Tensor] = sliding_rows(scores, whole, window, stride) if window else [scores(whole)]
     if pixels.shape[-2:] != size:
         logits = torch.cat(list(bands), dim=-2)
         bands = [nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)]

@@ -59,13 +59,7 @@ def synthia(root: Path, split: str) -> Found:
 
 def cityscapes(root: Path, split: str) -> Found:
     """leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png and gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png."""
-    suffix = "_leftImg8bit.png"
-    samples = []
-    for image in find(root, f"leftImg8bit/{split}/*/*{suffix}"):
-        name = image.name.removesuffix(suffix)
-        raw = root / "gtFine" / split / image.parent.name / f"{name}_gtFine_labelIds.png"
-        samples.append(Sample(image, prefer_converted(raw, f"{name}_gtFine{CONVERTED}")))
-    return samples, STREETS
+    return parallel(root, f"leftImg8bit/{split}/*/*_leftImg8bit.png", "gtFine"), STREETS
 
 
 def acdc(root: Path, split: str) -> Found:
@@ -76,21 +70,22 @@ def acdc(root: Path, split: str) -> Found:
     conditions = f"rgb_anon/*/{split}/*/*_rgb_anon.png"
     merged = f"rgb_anon/{split}/*/*_rgb_anon.png"
     only_merged = not files_like(root, conditions) and files_like(root, merged)
-    return anonymised(root, merged if only_merged else conditions), STREETS
+    return parallel(root, merged if only_merged else conditions, "gt"), STREETS
 
 
 def darkzurich(root: Path, split: str) -> Found:
     """rgb_anon/SPLIT/night/SEQUENCE/NAME_rgb_anon.png and gt/.../NAME_gt_labelTrainIds.png; training has no labels."""
-    return anonymised(root, f"rgb_anon/{split}/night/*/*_rgb_anon.png"), STREETS
+    return parallel(root, f"rgb_anon/{split}/night/*/*_rgb_anon.png", "gt"), STREETS
 
 
-def anonymised(root: Path, pattern: str) -> list[Sample]:
-    """The file names that ACDC and Dark Zurich share."""
+def parallel(root: Path, pattern: str, truth: str) -> list[Sample]:
+    """IMAGES/.../NAME_IMAGES.png and TRUTH/.../NAME_TRUTH_labelIds.png, IMAGES being the first part of the pattern."""
+    images = root / pattern.partition("/")[0]
     samples = []
     for image in find(root, pattern):
-        folder = root / "gt" / image.parent.relative_to(root / "rgb_anon")
-        name = image.name.removesuffix("_rgb_anon.png")
-        samples.append(Sample(image, prefer_converted(folder / f"{name}_gt_labelIds.png", f"{name}_gt{CONVERTED}")))
+        stem = f"{image.name.removesuffix(f'_{images.name}.png')}_{truth}"
+        raw = root / truth / image.parent.relative_to(images) / f"{stem}_labelIds.png"
+        samples.append(Sample(image, prefer_converted(raw, stem + CONVERTED)))
     return samples
 
 

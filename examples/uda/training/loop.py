@@ -21,11 +21,7 @@ from .run import AfterStep, Run, StepFunction, batches_of, one_step
 from .watch import Watch
 
 
-def train(
-    settings: Settings,
-    step_function: StepFunction,
-    after_step: AfterStep | None = None,
-) -> Run:
+def train(settings: Settings, step_function: StepFunction, after_step: AfterStep | None = None) -> Run:
     """Runs a method to its end, or to an interruption that it can be resumed from; with --dry-run only tries it."""
     if settings.dry_run:
         from .dry_run import dry_run  # which is built from the same parts

@@ -128,8 +128,7 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
     for index in np.linspace(0, len(domain) - 1, count).astype(int).tolist():
         image = domain.image(index)
         x = normalise(image)[None].to(run.device)
-        size = x.shape[-2:]
-        columns = {"image": to_picture(image)}
+        columns = {"image": (image * 255).round().byte().permute(1, 2, 0).numpy()}
         if run.validation is not None:
             columns["ground truth"] = colourise(domain.labels(index).numpy(), colours)
         pseudo_label = teacher.predict(x)[0].argmax(0).cpu().numpy()
@@ -144,8 +143,9 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
                 return rebuilt  # type: ignore[no-any-return]
 
             logits = network.predict(x, rebuild)
-            mask = F.interpolate(masks[0].float(), size)[0, 0]  # HRDA's first is that of the whole image
-            columns["mask"] = veil(to_picture(image), mask.cpu().bool().numpy())
+            mask = F.interpolate(masks[0].float(), x.shape[-2:])[0, 0]  # HRDA's first is that of the whole image
+            veiled = np.where(mask.cpu().bool().numpy()[..., None], columns["image"] // 5 + 100, columns["image"])
+            columns["mask"] = veiled.astype(np.uint8)
             columns["from masked features"] = in_colour(logits, colours)
         columns["prediction"] = in_colour(network.predict(x), colours)
         rows.append(columns)
@@ -183,17 +183,6 @@ def save_panel(rows: list[dict[str, NDArray[np.uint8]]], legend: dict[str, NDArr
     plt.close(figure)
 
 
-def to_picture(image: Tensor) -> NDArray[np.uint8]:
-    """(3, H, W) in [0, 1] -> (H, W, 3) bytes."""
-    picture: NDArray[np.uint8] = (image * 255).round().byte().permute(1, 2, 0).numpy()
-    return picture
-
-
 def in_colour(logits: Tensor, colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(1, K, H, W) -> (H, W, 3) colours of the best class."""
     return colourise(logits[0].argmax(0).cpu().numpy(), colours)
-
-
-def veil(picture: NDArray[np.uint8], masked: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The picture with its masked pixels (H, W) greyed."""
-    return np.where(masked[..., None], picture // 5 + 100, picture).astype(np.uint8)
