@@ -158,11 +158,9 @@ def evaluate(
 def iou_table(
     confusions: dict[str, Tensor], names: Sequence[str] = CITYSCAPES_NAMES, classes: Sequence[int] | None = None
 ) -> str:
-    """IoU per class and mIoU of one or more networks, as a table to print.
+    """IoU per class and mIoU of one or more networks, as a table to print: a column for each confusion matrix (K, K).
 
     Args:
-        confusions: a column's title -> (K, K).
-        names: of the K classes.
         classes: the rows, all where None; those that are neither labelled nor predicted are left out.
     """
     columns = {name: class_iou(confusion) for name, confusion in confusions.items()}
@@ -185,13 +183,11 @@ def prediction_files(base: Path, overlay: bool = False) -> list[Path]:
 def save_prediction(
     base: Path, predicted: Tensor, colours: NDArray[np.uint8], picture: NDArray[np.uint8] | None = None
 ) -> None:
-    """Writes BASE_labelTrainIds.png, which the loaders take as labels, and BASE_colour.png.
+    """Writes train ids (H, W) as BASE_labelTrainIds.png, which the loaders take as labels, and BASE_colour.png.
 
     Args:
         base: path without ending; its folder is made.
-        predicted: (H, W) train ids.
-        colours: (K, 3).
-        picture: (H, W, 3); BASE_overlay.png then shows the colours over it, half transparent.
+        picture: (H, W, 3); BASE_overlay.png then shows the colours (K, 3) over it, half transparent.
     """
     ids = predicted.numpy().astype(np.uint8)
     coloured = colourise(ids, colours)

@@ -108,9 +108,9 @@ def network_of(settings: Settings, num_classes: int) -> Segmentor:
 
 
 def _of_run(file: Path, saved: dict[str, Any], which: Sequence[str]) -> Loaded:
-    """Networks of a run's checkpoint.pt. Files of before classes were saved are of Cityscapes' classes."""
+    """Networks of a run's checkpoint.pt."""
     settings = settings_of(saved["settings"])
-    classes = saved.get("classes", {"names": CITYSCAPES_NAMES, "colours": CITYSCAPES_COLOURS.tolist()})
+    classes = saved["classes"]
     states: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": saved["teacher"]}
     training = ("settings", "classes", "step", "processes", "samples", "scaler")
     dropped = [str(key) for key in saved if key not in (*training, *WHICH)]

@@ -68,30 +68,28 @@ def load_encoder_weights(encoder: nn.Module, path: str | Path) -> None:
     Reads `.safetensors` (the hub's files) and what `torch.load(weights_only=True)` reads: SegFormer's mit_b*.pth,
     torchvision's resnet*.pth, each bare or under "state_dict", with or without a "backbone." prefix.
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: keys or shapes do not fit; the message lists the first of them.
+    Raises: as `read_weights`; also ValueError where keys or shapes do not fit.
     """
-    state = read_weights(path)
-    prefix = "backbone."
+    state, prefix = read_weights(path), "backbone."
     if any(key.startswith(prefix) for key in state):
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    classifier = {"head.weight", "head.bias", "fc.weight", "fc.bias"}
-    state = {key: value for key, value in state.items() if key not in classifier}
+    for classifier in ("head.weight", "head.bias", "fc.weight", "fc.bias"):
+        state.pop(classifier, None)
     own = encoder.state_dict()
-    wrong = [key for key in sorted(own.keys() | state.keys()) if not _fits(key, own, state)]
+    # older files lack BatchNorm's counters
+    state = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")} | state
+    shapes, found = ({key: value.shape for key, value in tensors.items()} for tensors in (own, state))
+    wrong = sorted(key for key in own.keys() | state.keys() if shapes.get(key) != found.get(key))
     if wrong:
         shown = ", ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else "")
         raise ValueError(f"encoder weights: {path} does not fit the encoder in {len(wrong)} of its entries: {shown}")
-    nn.Module.load_state_dict(encoder, {**own, **state})
+    nn.Module.load_state_dict(encoder, state)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a local weight file, bare or under "state_dict"; nothing but tensors is unpickled.
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is damaged, or holds other things.
+    Raises: FileNotFoundError; ValueError where the file is damaged, or holds other things.
     """
     path = Path(path)
     if not path.is_file():
@@ -116,11 +114,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 class TimmPyramid(nn.Module):
     """The levels of a timm encoder that has strides 4 to 32, such as "convnext_base.dinov3_lvd1689m".
 
-    Args:
-        name, weights: see `make_body`.
-        output_stride: see `Encoder`.
-
-    `out_channels` holds the channels of the levels, fine to coarse, and `strides` their pixels per cell.
+    For name and weights see `make_body`, for the rest `Encoder`.
     """
 
     def __init__(self, name: str, weights: str | None = None, output_stride: int = 32) -> None:
@@ -180,12 +174,6 @@ def make_body(name: str, weights: str | None, **options: Any) -> tuple[Any, dict
             raise
         reasons = " ".join(line.strip() for line in str(error).splitlines())
         raise ValueError(f"encoder weights: {weights} does not fit {name}: {reasons[:400]}") from error
-
-
-def _fits(key: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> bool:
-    if key not in state:
-        return key.endswith("num_batches_tracked")  # older files lack it
-    return key in own and own[key].shape == state[key].shape
 
 
 def _smp_url(name: str) -> str:

@@ -40,7 +40,6 @@ def build_network(
         decoder: "daformer" (on encoders at stride 32), "deeplabv2" or "deeplabv3plus" (at stride 8), "light" (the last
             level alone), or "small", which goes with the small encoder and only with it. Vision transformers go with
             "light", and with "daformer" on four of their blocks.
-        num_classes: K.
         hrda: whether to look at a context and a detail resolution.
         encoder_weights: "imagenet" or "hub", a file, or None for random weights.
         embed_dim: width of DAFormer's decoder.

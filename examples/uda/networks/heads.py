@@ -70,7 +70,6 @@ class DAFormerHead(nn.Module):
 
     Args:
         in_channels: channels of the encoder's levels, fine to coarse.
-        num_classes: K.
         embed_dim: channels of each embedded level and of the fused features.
         fusion: "aspp" for the decoder of the paper, "conv" for the 1 x 1 convolution of HRDA's scale attention.
     """
@@ -103,7 +102,6 @@ class DeepLabV2Head(nn.Module):
 
     Args:
         in_channels: channels of the encoder's levels; only the last is used.
-        num_classes: K.
         dilations: one branch each. (6, 12) is what the field's DeepLabV2 has computed since AdaptSegNet, whose loop
             over the four dilations of the paper, (6, 12, 18, 24), returns after the second.
     """
@@ -128,7 +126,6 @@ class DeepLabV3PlusHead(nn.Module):
 
     Args:
         in_channels: channels of the encoder's levels, fine to coarse; the first and the last are used.
-        num_classes: K.
         width: channels of the decoder.
     """
 
@@ -162,7 +159,6 @@ class LightHead(nn.Module):
 
     Args:
         in_channels: channels of the encoder's levels; only the last is used.
-        num_classes: K.
     """
 
     logits_level = -3  # of a pyramid has the logits' size, four times the last's

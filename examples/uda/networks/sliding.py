@@ -43,15 +43,11 @@ def sliding_boxes(size: tuple[int, int], window: int, stride: int) -> list[Box]:
 
 
 def merge(parts: Iterable[Tensor], boxes: list[Box], size: tuple[int, int]) -> Tensor:
-    """Put predictions back where their boxes lie, averaged where boxes overlap and zero where none lies.
+    """Put predictions (B, K, h, w) back where their boxes lie in (B, K, H, W), averaged where boxes overlap, else zero.
 
     Args:
-        parts: for each box (B, K, h, w).
-        boxes: N boxes on a grid of (h, w) cells each.
-        size: (H, W) of the result on that grid.
-
-    Returns:
-        (B, K, H, W).
+        parts, boxes: a prediction for each box of (h, w) cells.
+        size: (H, W) of the result.
     """
     total = count = torch.empty(0)
     for i, (part, box) in enumerate(zip(parts, boxes, strict=True)):
@@ -69,10 +65,8 @@ def sliding_rows(
     """Logits averaged over overlapping windows, as HRDA and MIC are evaluated, in bands from top to bottom.
 
     Args:
-        predict: images to logits of the same size, such as `network.predict`.
-        images: (B, 3, H, W).
-        window: edge of a window in pixels.
-        stride: pixels from one window to the next.
+        predict: images (B, 3, h, w) to logits of the same size, such as `network.predict`.
+        window, stride: side of a window in pixels, and from one to the next.
 
     Returns:
         Bands (B, K, rows, W) with H rows in all. What is kept in memory is one row of windows.

@@ -74,7 +74,7 @@ def look_at(run: Run, settings: Settings, step_function: StepFunction) -> None:
         state, path = read_checkpoint(Path(settings.resume))
         run.restore(state, path)
         say("checkpoint", f"{path}, of step {run.step}")
-        for text in changed_samples(state.get("samples", {}), run.samples):
+        for text in changed_samples(state["samples"], run.samples):
             say("", text)
     loading, steps, losses = try_steps(run, step_function)
     say("losses", ", ".join(f"{name} {value:.3f}" for name, value in losses[0].items()) + " (of a first step)")

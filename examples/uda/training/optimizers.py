@@ -25,12 +25,10 @@ REBUILDER_DECAY = 0.01  # our choice: MRM's authors published none
 def parameter_groups(
     network: nn.Module, lr: float, weight_decay: float, head_factor: float = 10.0, norm_decay: bool = True
 ) -> list[dict[str, Any]]:
-    """Split a network into encoder, the encoder's norms, and everything else.
+    """Split a network into its `encoder`, the encoder's norms, and everything else, the head.
 
     Args:
-        network: has an attribute `encoder`; all other parameters count as the head.
         lr: rate of the encoder.
-        weight_decay: of every parameter but those that `norm_decay` exempts.
         head_factor: rate of the head / rate of the encoder.
         norm_decay: False exempts encoder parameters with "norm" or "pos_block" in their name. That is DAFormer's
             rule to the letter: it spares the transformer's LayerNorms, but neither a ResNet's BatchNorms ("bn1") nor

@@ -98,9 +98,9 @@ class Run:
             if path.name == PREVIOUS:
                 set_damaged_aside(self.folder)
             batch_size = self.settings.batch_size
-            if text := other_processes(state.get("processes"), state["settings"]["batch_size"], batch_size):
+            if text := other_processes(state["processes"], state["settings"]["batch_size"], batch_size):
                 print(text)
-            for text in changed_samples(state.get("samples", {}), self.samples):
+            for text in changed_samples(state["samples"], self.samples):
                 print(text)
             self.evaluated = keep_metrics(self.metrics, self.step, self.total)
         self.evaluated = from_first(lambda: self.evaluated)
@@ -116,7 +116,7 @@ class Run:
             self.models.teacher.load_state_dict(state["teacher"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 go_on_with(optimizer, saved)
-            if state.get("scaler"):  # fp16's
+            if state["scaler"]:  # fp16's
                 self.models.scaler.load_state_dict(state["scaler"])
             self.step = self.saved = int(state["step"])
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
