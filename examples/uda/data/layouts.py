@@ -6,14 +6,16 @@ Label files already converted to train ids (NAME_labelTrainIds.png) are preferre
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from .folders import files_like, images_below
 from .labels import (
     CITYSCAPES_COLOURS,
     CITYSCAPES_IDS,
@@ -27,6 +29,9 @@ from .labels import (
 )
 
 CONVERTED = "_labelTrainIds.png"
+# what network storage, macOS and Windows leave in folders, besides hidden files (Synology, QNAP)
+SYSTEM = {"@eadir", "@recycle", "#recycle", "#snapshot", "__macosx", "$recycle.bin", "system volume information"}
+SYSTEM |= {"@recently-snapshot", "lost+found", "__pycache__"}
 CLASSES_FORM = '{"classes": [{"name": "road", "ids": [7], "colour": [128, 64, 128]}, ...], "ignore": [0, ...]}'
 
 
@@ -133,6 +138,60 @@ def find(root: Path, pattern: str) -> list[Path]:
     if not paths:
         raise FileNotFoundError(f"{root}: expected files like {root / pattern}, found none")
     return paths
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, sorted; of folders that are links too, but not in circles.
+
+    Hidden and system files and folders are passed over: names that begin with a dot, and those of `SYSTEM`.
+
+    Raises:
+        FileNotFoundError: no such folder, or a link to what is not there: images would be missing without a word.
+        PermissionError: a folder that may not be read.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    return sorted(walk(folder, ()))
+
+
+def walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    real = folder.resolve()
+    if real in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name.casefold() in SYSTEM:
+            continue
+        if path.is_dir():
+            yield from walk(path, (*above, real))
+        elif path.exists():
+            yield path
+        else:
+            raise FileNotFoundError(f"{path}: expected a file or a folder, found a link to what is not there")
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Those of `files_below` that have the ending of an image."""
+    return [path for path in files_below(folder) if path.suffix.lower() in image_endings()]
+
+
+@cache
+def image_endings() -> frozenset[str]:
+    """The endings that Pillow opens, such as ".png"."""
+    Image.init()
+    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+
+
+def files_like(root: Path, pattern: str) -> list[Path]:
+    """The files below `root` whose path from there fits, part by part, a pattern such as "rgb_anon/*/train/*/*.png"."""
+    parts = pattern.split("/")
+    fixed = next((i for i, part in enumerate(parts) if "*" in part), len(parts) - 1)
+    start = root.joinpath(*parts[:fixed])
+
+    def fits(path: Path) -> bool:
+        names = path.relative_to(root).parts
+        return len(names) == len(parts) and all(map(fnmatchcase, names, parts))
+
+    return [path for path in files_below(start) if fits(path)] if start.is_dir() else []
 
 
 def prefer_converted(raw: Path, converted_name: str | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""What a run ends with: tables and result.json, curves of losses and mIoU, a panel of predictions."""
+"""What a run shows: tables and result.json, curves of losses and mIoU, a panel of predictions, TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import warnings
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,47 @@ from ..data.class_statistics import absent_classes
 from ..data.labels import colourise
 from ..data.transforms import normalise
 from ..runtime.files import naming_file, write_whole
+from ..runtime.processes import rank_and_world
 from ..runtime.rng import generator
 
 SMOOTHING = 0.9
 EXAMPLES = Path(__file__).parents[2]
+
+
+class Board:
+    """A run in TensorBoard; does nothing in other processes than the first, or where that is not installed.
+
+    Args:
+        folder: of the run.
+        step: that the run goes on from; what an interrupted run showed of later ones goes.
+    """
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        self.writer: Any = None
+        if rank_and_world()[0] > 0:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except Exception:  # not installed, or broken in one of many ways: no reason for a run to stop
+            return
+        with suppress(UnicodeError):  # it takes no folder whose name the system's encoding lacks
+            self.writer = SummaryWriter(str(folder), purge_step=step or None)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        if self.writer is not None:
+            for name, value in values.items():
+                cost = name in ("images/s", "GiB", "seconds_per_step")
+                group = "cost" if cost else "target" if name.startswith("miou") else "training"
+                self.writer.add_scalar(f"{group}/{name.replace('/', ' per ')}", value, step)
+
+    def picture(self, step: int, path: Path) -> None:
+        """A file, as it is now."""
+        if self.writer is not None:
+            self.writer.add_image("panel", plt.imread(path)[..., :3], step, dataformats="HWC")
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
 
 
 def report(run: Any, confusions: dict[str, Tensor]) -> None:

@@ -35,7 +35,7 @@ from .domains import changed_samples, open_data, sample_names
 from .folder import keep_metrics, lock, make_folder, other_processes
 from .models import Models
 from .optimizers import go_on_with, optimizers_of, rate_factor, update
-from .tensorboard import Board
+from .report import Board
 from .watch import GRADIENT, Watch, check_finite, largest_gradient, withhold
 
 # (step of the method, negative while pretraining; batch; models; settings; random choices) -> losses, after backward
