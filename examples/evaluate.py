@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,9 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     domain = open_domain(target_of(loaded, args.target), args.split, size if size and all(size) else None)
     classes = subset_of(loaded, domain, args.classes)
     domain.check_labels()
-    out = Path(args.json) if args.json else default_json(loaded.path)
+    file = loaded.path
+    beside = "evaluation.json" if file.name == "checkpoint.pt" else f"{file.stem}-evaluation.json"
+    out = Path(args.json or file.with_name(beside))
     pictures = Path(args.save) if args.save else None
     # the others wait: a process that is ahead must not write the pictures that the check then finds
     from_first(lambda: refuse_to_overwrite([out, pictures] if pictures else [out], args.overwrite))
@@ -57,7 +59,12 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
 
     confusions = {}
     for name, network in loaded.networks.items():
-        keep = saver(pictures / name, domain, loaded) if pictures else None
+
+        def save(index: int, predicted: Tensor, name: str = name) -> None:
+            image = domain.samples[index].image.relative_to(domain.root)  # in the tree of the images
+            save_prediction(Path(args.save) / name / image.with_suffix(""), predicted, loaded.colours)
+
+        keep = save if pictures else None
         confusions[name] = evaluate(network.to(device), domain, len(loaded.names), device, name, window, keep)
         network.cpu()
     result = {
@@ -126,22 +133,6 @@ def scores(confusions: dict[str, Tensor], names: list[str], classes: list[int]) 
         "miou": {name: mean_iou(confusion, classes) for name, confusion in confusions.items()},
         "iou": {name: {names[k]: iou[k].item() for k in classes if not iou[k].isnan()} for name, iou in ious.items()},
     }
-
-
-def saver(folder: Path, domain: Domain, loaded: Loaded) -> Callable[[int, Tensor], None]:
-    """Writes predictions below a folder, in the tree of the images."""
-
-    def save(index: int, predicted: Tensor) -> None:
-        image = domain.samples[index].image
-        save_prediction(folder / image.relative_to(domain.root).with_suffix(""), predicted, loaded.colours)
-
-    return save
-
-
-def default_json(checkpoint: Path) -> Path:
-    """evaluation.json in a run's folder, NAME-evaluation.json beside a released file."""
-    name = "evaluation.json" if checkpoint.name == "checkpoint.pt" else f"{checkpoint.stem}-evaluation.json"
-    return checkpoint.with_name(name)
 
 
 def refuse_to_overwrite(paths: list[Path], overwrite: bool) -> None:

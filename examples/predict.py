@@ -21,8 +21,8 @@ from PIL import Image
 from uda.checkpoints.evaluation import predict_ids, prediction_files, save_prediction
 from uda.checkpoints.loading import WHICH, Loaded, add_arguments, load_networks, pixels
 from uda.data.domain import fit
-from uda.data.folders import images_below
 from uda.data.images import read_rgb
+from uda.data.layouts import images_below
 from uda.runtime.command import command
 from uda.runtime.output import progress, say
 from uda.runtime.processes import start_processes

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from uda.data.batches import Batch
 from uda.data.labels import IGNORE
-from uda.networks import ViTEncoder
 from uda.networks.segmentor import pixel_loss
+from uda.networks.vit import ViTEncoder
 from uda.runtime.command import command
 from uda.runtime.processes import mean_over_ranks
 from uda.selftraining.draws import Draws

@@ -17,7 +17,7 @@ import train_mic_mrm
 from uda.checkpoints.released import from_released
 from uda.data.batches import Batch
 from uda.data.layouts import STREETS
-from uda.networks import Box
+from uda.networks.sliding import Box
 from uda.selftraining.draws import Draws
 from uda.settings import Settings, preset_values
 from uda.training.models import Models

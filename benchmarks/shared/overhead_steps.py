@@ -19,7 +19,7 @@ import train_vfm_mrm
 from uda.checkpoints.loading import network_of
 from uda.data.batches import Batch
 from uda.data.layouts import STREETS
-from uda.networks import Encoder
+from uda.networks.backbones import Encoder
 from uda.networks.segmentor import cut, join, pixel_loss
 from uda.selftraining.draws import Draws
 from uda.settings import Settings

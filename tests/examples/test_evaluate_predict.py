@@ -370,7 +370,7 @@ def released(tmp_path_factory) -> Path:
     """A DAFormer on MiT-B0 as mmcv saves it; its teacher has other weights."""
     pytest.importorskip("segmentation_models_pytorch")
     from released_files import checkpoint
-    from uda.networks import build_network
+    from uda.networks.build import build_network
 
     state = checkpoint(build_network("mit_b0", embed_dim=16))
     path = tmp_path_factory.mktemp("released") / "iter_40000.pth"
@@ -400,7 +400,7 @@ def test_a_released_file_is_evaluated_and_predicts(released, scenes, tmp_path, c
 def test_a_file_of_vfm_uda_is_evaluated_and_predicts(scenes, tmp_path, capsys):
     pytest.importorskip("timm", minversion="1.0.20")
     from released_files import vfm_checkpoint
-    from uda.networks import build_network
+    from uda.networks.build import build_network
 
     torch.manual_seed(0)
     file = tmp_path / "step40000.ckpt"
@@ -437,7 +437,8 @@ def test_defaults_and_errors_of_released_files(released, tmp_path):
 def test_released_hrda_slides_by_default(tmp_path):
     pytest.importorskip("segmentation_models_pytorch")
     from released_files import checkpoint
-    from uda.networks import HRDA, build_network
+    from uda.networks.build import build_network
+    from uda.networks.hrda import HRDA
 
     torch.save(checkpoint(build_network("mit_b0", hrda=True, embed_dim=8)), tmp_path / "hrda.pth")
     loaded = load_networks(tmp_path / "hrda.pth", ("student",))

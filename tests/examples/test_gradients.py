@@ -13,7 +13,7 @@ import train_dacs_mrm
 import train_mic_mrm
 import train_vfm_mrm
 from uda.data.batches import Batch
-from uda.networks import checkpoint_activations
+from uda.networks.checkpointing import checkpoint_activations
 from uda.runtime import processes
 from uda.runtime.processes import average_gradients, stop_processes
 from uda.selftraining.draws import Draws

@@ -18,7 +18,6 @@ import train_mic_mrm
 import train_vfm_mrm
 from elsewhere import DEVICE, Elsewhere
 from uda.training import run as run_module
-from uda.training.indicators import agreement
 from uda.training.report import draw_panel
 from uda.training.run import Run, batches_of, one_step
 from uda.training.watch import Watch
@@ -115,14 +114,10 @@ def test_an_evaluation_reads_once_per_network(settings, window):
         assert sum(device.reads.values()) == 2
 
 
-def test_what_a_run_shows_is_read_as_a_whole(settings):
+def test_a_panel_is_read_as_a_whole(settings):
     with Elsewhere() as device:
         run = run_of(settings, train_mic_mrm, "mic", {}, DEVICE)
         run.step += 1
-        data = batches_of(run)
-        device.reset()
-        assert agreement(run, data).keys() == {"agreement_masked", "agreement_visible"}
-        assert sum(device.reads.values()) == 1, device.reads
         device.reset()
         draw_panel(run, run.folder / "panel.png")
         assert (run.folder / "panel.png").stat().st_size > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 from train_vfm_mrm import after_step, train_step
 from uda.checkpoints.released import from_released, load_released
 from uda.data.batches import Batch
-from uda.networks import LightHead, Segmentor, ViTEncoder
+from uda.networks.heads import LightHead
+from uda.networks.segmentor import Segmentor
+from uda.networks.vit import ViTEncoder
 from uda.selftraining.draws import Draws
 from uda.selftraining.teacher import make_teacher
 from uda.settings import Settings, preset_values
@@ -48,10 +50,10 @@ class GivenDraws(Draws):
 
 def network_of(parity: Parity) -> Segmentor:
     from timm.models.vision_transformer import VisionTransformer
-    from uda.networks.vit import use_dinov2_positions
+    from uda.networks.vit import dinov2_tokens
 
     body = VisionTransformer(img_size=TABLE, num_classes=0, dynamic_img_size=True, **VIT)
-    use_dinov2_positions(body)
+    body._pos_embed = MethodType(dinov2_tokens, body)
     encoder = ViTEncoder(body, VIT["patch_size"])
     network = Segmentor(encoder, LightHead(encoder.out_channels, CLASSES)).double()
     load_released(network, {f"network.{key}": value for key, value in parity.weights().items()})

@@ -17,6 +17,7 @@ import train_mic_mrm
 import train_vfm_mrm
 from torch import Tensor
 from uda.checkpoints.loading import load_networks
+from uda.networks.build import build_network
 from uda.selftraining.draws import Draws
 from uda.settings import Settings, load_settings, preset_values
 from uda.training.loop import train
@@ -134,7 +135,7 @@ def test_the_teacher_follows_at_the_end_of_a_step(vfm):
 
 def test_rates_of_every_parameter():
     """5e-5 times the root of a batch of 8 on the head, a tenth on the encoder, decay 0.01 everywhere; the schedule."""
-    network = pytest.importorskip("uda.networks").build_network("small_vit", "light", 19)
+    network = build_network("small_vit", "light", 19)
     settings = Settings(**(preset_values("paper", "vfm") | {"method": "vfm", "mrm_weight": 0.0}))
     (optimizer,) = optimizers_of(settings, network, None)
     names = {p: name for name, p in network.named_parameters()}

@@ -9,7 +9,9 @@ import torch
 from parity import Parity
 from torch import Tensor, nn
 from uda.checkpoints.released import load_released, rename
-from uda.networks import HRDA, Box, build_network
+from uda.networks.build import build_network
+from uda.networks.hrda import HRDA
+from uda.networks.sliding import Box
 from uda.selftraining.mixing import keep_blocks
 
 BOXES = (Box(16, 80, 40, 104), Box(64, 128, 0, 64), Box(24, 88, 56, 120))
@@ -43,10 +45,11 @@ class Step:
 
 def build(parity: Parity, fill: str) -> HRDA:
     """HRDA on MiT-B0 without dropout and stochastic depth, filled by formula, in float64 and train mode."""
-    network = build_network(
-        "mit_b0", hrda=True, embed_dim=32, attention_dim=24, dropout=0.0, drop_path=0.0, detail_crop=64
-    )
+    network = build_network("mit_b0", hrda=True, embed_dim=32, attention_dim=24, detail_crop=64)
     assert isinstance(network, HRDA)
+    for module in network.modules():
+        for rate in {"p", "drop_prob"} & vars(module).keys():
+            setattr(module, rate, 0.0)
     official = parity.weights("weights_student", fill)
     counters = {
         key.replace("encoder.body.", "backbone.").replace("decoder.", "decode_head."): value

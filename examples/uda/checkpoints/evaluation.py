@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,8 @@ from ..data.domain import Domain
 from ..data.labels import CITYSCAPES_NAMES, IGNORE, SYNTHIA13, SYNTHIA16, colourise
 from ..data.layouts import CONVERTED
 from ..data.transforms import normalise
-from ..networks import Segmentor, sliding_rows
+from ..networks.segmentor import Segmentor
+from ..networks.sliding import sliding_rows
 from ..runtime.devices import to_device
 from ..runtime.files import naming_file
 from ..runtime.output import progress
@@ -87,13 +87,6 @@ def over_in_words(confusion: Tensor, names: Sequence[str], classes: list[int]) -
     return words
 
 
-def window_scores(network: Segmentor) -> Callable[[Tensor], Tensor]:
-    """What is averaged where windows overlap: logits, or probabilities where the head says so (VFM-UDA)."""
-    if getattr(network.decoder, "averages_probabilities", False):
-        return lambda images: network.predict(images).softmax(1)
-    return network.predict
-
-
 @torch.no_grad()
 def predict_ids(
     network: Segmentor, pixels: Tensor, size: tuple[int, int], device: torch.device, window: int = 0
@@ -108,14 +101,13 @@ def predict_ids(
             windows the logits of one row of them are kept at a time.
     """
 
-    def scores(images: Tensor, of: Callable[[Tensor], Tensor] = network.predict) -> Tensor:
-        return of(to_device(normalise(images.float() / 255), device))
+    def scores(images: Tensor) -> Tensor:
+        logits = network.predict(to_device(normalise(images.float() / 255), device))
+        # what is averaged where windows overlap are logits, or probabilities where the head says so (VFM-UDA)
+        return logits.softmax(1) if window and getattr(network.decoder, "averages_probabilities", False) else logits
 
-    bands: Iterable[Tensor] = (
-        [scores(pixels[None])]
-        if not window
-        else sliding_rows(partial(scores, of=window_scores(network)), pixels[None], window, max(window // 2, 1))
-    )
+    whole, stride = pixels[None], max(window // 2, 1)
+    bands: Iterable[Tensor] = sliding_rows(scores, whole, window, stride) if window else [scores(whole)]
     if pixels.shape[-2:] != size:
         logits = torch.cat(list(bands), dim=-2)
         bands = [nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)]
@@ -166,11 +158,9 @@ def evaluate(
 def iou_table(
     confusions: dict[str, Tensor], names: Sequence[str] = CITYSCAPES_NAMES, classes: Sequence[int] | None = None
 ) -> str:
-    """IoU per class and mIoU of one or more networks, as a table to print.
+    """IoU per class and mIoU of one or more networks, as a table to print: a column for each confusion matrix (K, K).
 
     Args:
-        confusions: a column's title -> (K, K).
-        names: of the K classes.
         classes: the rows, all where None; those that are neither labelled nor predicted are left out.
     """
     columns = {name: class_iou(confusion) for name, confusion in confusions.items()}
@@ -193,13 +183,11 @@ def prediction_files(base: Path, overlay: bool = False) -> list[Path]:
 def save_prediction(
     base: Path, predicted: Tensor, colours: NDArray[np.uint8], picture: NDArray[np.uint8] | None = None
 ) -> None:
-    """Writes BASE_labelTrainIds.png, which the loaders take as labels, and BASE_colour.png.
+    """Writes train ids (H, W) as BASE_labelTrainIds.png, which the loaders take as labels, and BASE_colour.png.
 
     Args:
         base: path without ending; its folder is made.
-        predicted: (H, W) train ids.
-        colours: (K, 3).
-        picture: (H, W, 3); BASE_overlay.png then shows the colours over it, half transparent.
+        picture: (H, W, 3); BASE_overlay.png then shows the colours (K, 3) over it, half transparent.
     """
     ids = predicted.numpy().astype(np.uint8)
     coloured = colourise(ids, colours)

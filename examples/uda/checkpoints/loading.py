@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES
-from ..networks import HRDA, Segmentor, build_network
+from ..networks.build import build_network
+from ..networks.hrda import HRDA
+from ..networks.segmentor import Segmentor
 from ..settings import Settings, settings_of
 from .files import read_checkpoint
 from .released import is_mmcv, is_vfm, load_released, read_weights_only, released_settings
@@ -106,9 +108,9 @@ def network_of(settings: Settings, num_classes: int) -> Segmentor:
 
 
 def _of_run(file: Path, saved: dict[str, Any], which: Sequence[str]) -> Loaded:
-    """Networks of a run's checkpoint.pt. Files of before classes were saved are of Cityscapes' classes."""
+    """Networks of a run's checkpoint.pt."""
     settings = settings_of(saved["settings"])
-    classes = saved.get("classes", {"names": CITYSCAPES_NAMES, "colours": CITYSCAPES_COLOURS.tolist()})
+    classes = saved["classes"]
     states: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": saved["teacher"]}
     training = ("settings", "classes", "step", "processes", "samples", "scaler")
     dropped = [str(key) for key in saved if key not in (*training, *WHICH)]

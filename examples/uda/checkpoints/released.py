@@ -146,14 +146,11 @@ def from_released(state_dict: dict[str, Tensor], which: str = "student") -> tupl
             is taken as whichever is asked for.
 
     Returns:
-        state: our name -> tensor.
-        dropped: official names that are left out on purpose: those of other networks.
+        Our name -> tensor, and the names of other networks' entries, left out on purpose.
 
     Raises:
         ValueError: the file holds no such network, or a backbone that is not here.
     """
-    if which not in _PREFIXES:
-        raise ValueError(f"which: expected one of {sorted(_PREFIXES)}, got {which!r}")
     vfm = is_vfm(state_dict)
     prefix = _PREFIXES[which][vfm]
     # DataParallel's "module." may stand before or behind the model's name

@@ -59,7 +59,7 @@ class Batches(Dataset[Batch]):
             mean colour, ignored labels, and no trust.
         batch_size: samples of each domain in this process.
         first_sample: number of this process's first sample within the whole batch.
-        margins: (top, bottom) or (top, bottom, left, right) pixels of target crops whose pseudo-labels are not trusted.
+        margins: (top, bottom, left, right) pixels of target crops whose pseudo-labels are not trusted.
         margins_of_image: the margins are those of the whole, resized target image and are cropped with it (HRDA).
         rare: draws source images by the classes that they show (DAFormer); None draws them evenly.
         min_crop_ratio: see `crop_with_class`; 0 takes the first crop.
@@ -75,15 +75,13 @@ class Batches(Dataset[Batch]):
         batch_size: int,
         seed: int,
         first_sample: int = 0,
-        margins: tuple[int, ...] = (0, 0),
+        margins: tuple[int, int, int, int] = (0, 0, 0, 0),
         *,
         margins_of_image: bool = False,
         rare: RareClassSampler | None = None,
         min_crop_ratio: float = 0.5,
         scale_jitter: float = 0.0,
     ) -> None:
-        if len(margins) not in (2, 4):
-            raise ValueError(f"margins: expected (top, bottom) or (top, bottom, left, right), got {margins}")
         self.source, self.target, self.crop, self.seed = source, target, crop, seed
         self.samples = range(first_sample, first_sample + batch_size)
         self.margins, self.margins_of_image = margins, margins_of_image
@@ -149,27 +147,12 @@ class Batches(Dataset[Batch]):
         return replace(domain, scale=uniform(gen, 1 - self.scale_jitter, 1 + self.scale_jitter))
 
 
-def without_margins(trusted: Tensor, top: int, bottom: int, left: int = 0, right: int = 0) -> Tensor:
-    """trusted (H, W) with so many rows and columns at each edge at zero."""
-    return zero_margins(zero_margins(trusted, top, bottom).mT, left, right).mT
-
-
-def zero_margins(weights: Tensor, top: int = 15, bottom: int = 120) -> Tensor:
-    """Weights with the upper and lower rows at zero: the sky at the rim and the car's bonnet are not trusted.
-
-    Args:
-        weights: (..., H, W).
-        top: rows at the upper edge; the default is DAFormer's for 512 x 512 crops.
-        bottom: rows at the lower edge.
-
-    Returns:
-        A new tensor of the same shape; the input is left as it was.
-    """
-    if top < 0 or bottom < 0:
-        raise ValueError(f"top and bottom must be row counts, got top={top}, bottom={bottom}")
-    rows = torch.arange(weights.shape[-2], device=weights.device)
-    trusted = (rows >= top) & (rows < weights.shape[-2] - bottom)
-    return torch.where(trusted[:, None], weights, torch.zeros_like(weights))
+def without_margins(trusted: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
+    """A copy of trusted (..., H, W) with so many rows and columns at each edge at zero."""
+    rows, cols = (max(edge, 0) for edge in (trusted.shape[-2] - bottom, trusted.shape[-1] - right))
+    kept = torch.zeros_like(trusted)
+    kept[..., top:rows, left:cols] = trusted[..., top:rows, left:cols]
+    return kept
 
 
 def hand_over(batch: Any) -> Any:

@@ -33,12 +33,7 @@ def class_statistics(domain: Domain, cache: Path) -> ImagePixels:
     """Per sample {train id: pixels} of its label file, classes without a pixel left out.
 
     Args:
-        domain: the labelled domain; its `size` does not matter.
-        cache: folder that keeps what was counted. Several processes may share it, but each would count on its own: let
-            one go first.
-
-    Returns:
-        What `RareClassSampler` takes.
+        cache: folder that keeps what was counted. Of several processes let one go first: each would count on its own.
 
     Raises:
         FileNotFoundError: images without labels.

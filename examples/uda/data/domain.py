@@ -127,12 +127,7 @@ def fitted(size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
 
 
 def open_domain(spec: str, split: str = "train", size: tuple[int, int] | None = None) -> Domain:
-    """The domain that LAYOUT:PATH names.
-
-    Args:
-        spec: the layout, one of `LAYOUTS`, and the folder.
-        split: "train" or "val"; GTA5 and SYNTHIA have one split for both.
-        size: see `Domain`.
+    """The samples of a split, "train" or "val", of the domain that LAYOUT:PATH names; for `size` see `Domain`.
 
     Raises:
         ValueError: no such layout.

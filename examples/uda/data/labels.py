@@ -95,14 +95,10 @@ class ClassSet:
         return [k for k, name in enumerate(self.names) if name in THINGS]
 
     def train_ids(self, stored: NDArray[np.integer], path: Path, converted: bool) -> NDArray[np.uint8]:
-        """Ids as a file stores them -> train ids.
-
-        Args:
-            stored: (H, W), raw ids, or train ids where the file was `converted`.
-            path: the file, to be named.
+        """Ids (H, W) as a file stores them, raw ids or, where it was `converted`, train ids -> train ids.
 
         Raises:
-            ValueError: an id that this data set does not have.
+            ValueError: an id that this data set does not have; the message names the file.
         """
         table = id_table({k: k for k in range(len(self))}) if converted else self.ids
         lowest, highest = int(stored.min(initial=0)), int(stored.max(initial=0))

@@ -6,14 +6,16 @@ Label files already converted to train ids (NAME_labelTrainIds.png) are preferre
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from .folders import files_like, images_below
 from .labels import (
     CITYSCAPES_COLOURS,
     CITYSCAPES_IDS,
@@ -27,6 +29,9 @@ from .labels import (
 )
 
 CONVERTED = "_labelTrainIds.png"
+# what network storage, macOS and Windows leave in folders, besides hidden files (Synology, QNAP)
+SYSTEM = {"@eadir", "@recycle", "#recycle", "#snapshot", "__macosx", "$recycle.bin", "system volume information"}
+SYSTEM |= {"@recently-snapshot", "lost+found", "__pycache__"}
 CLASSES_FORM = '{"classes": [{"name": "road", "ids": [7], "colour": [128, 64, 128]}, ...], "ignore": [0, ...]}'
 
 
@@ -59,13 +64,7 @@ def synthia(root: Path, split: str) -> Found:
 
 def cityscapes(root: Path, split: str) -> Found:
     """leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png and gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png."""
-    suffix = "_leftImg8bit.png"
-    samples = []
-    for image in find(root, f"leftImg8bit/{split}/*/*{suffix}"):
-        name = image.name.removesuffix(suffix)
-        raw = root / "gtFine" / split / image.parent.name / f"{name}_gtFine_labelIds.png"
-        samples.append(Sample(image, prefer_converted(raw, f"{name}_gtFine{CONVERTED}")))
-    return samples, STREETS
+    return parallel(root, f"leftImg8bit/{split}/*/*_leftImg8bit.png", "gtFine"), STREETS
 
 
 def acdc(root: Path, split: str) -> Found:
@@ -76,21 +75,22 @@ def acdc(root: Path, split: str) -> Found:
     conditions = f"rgb_anon/*/{split}/*/*_rgb_anon.png"
     merged = f"rgb_anon/{split}/*/*_rgb_anon.png"
     only_merged = not files_like(root, conditions) and files_like(root, merged)
-    return anonymised(root, merged if only_merged else conditions), STREETS
+    return parallel(root, merged if only_merged else conditions, "gt"), STREETS
 
 
 def darkzurich(root: Path, split: str) -> Found:
     """rgb_anon/SPLIT/night/SEQUENCE/NAME_rgb_anon.png and gt/.../NAME_gt_labelTrainIds.png; training has no labels."""
-    return anonymised(root, f"rgb_anon/{split}/night/*/*_rgb_anon.png"), STREETS
+    return parallel(root, f"rgb_anon/{split}/night/*/*_rgb_anon.png", "gt"), STREETS
 
 
-def anonymised(root: Path, pattern: str) -> list[Sample]:
-    """The file names that ACDC and Dark Zurich share."""
+def parallel(root: Path, pattern: str, truth: str) -> list[Sample]:
+    """IMAGES/.../NAME_IMAGES.png and TRUTH/.../NAME_TRUTH_labelIds.png, IMAGES being the first part of the pattern."""
+    images = root / pattern.partition("/")[0]
     samples = []
     for image in find(root, pattern):
-        folder = root / "gt" / image.parent.relative_to(root / "rgb_anon")
-        name = image.name.removesuffix("_rgb_anon.png")
-        samples.append(Sample(image, prefer_converted(folder / f"{name}_gt_labelIds.png", f"{name}_gt{CONVERTED}")))
+        stem = f"{image.name.removesuffix(f'_{images.name}.png')}_{truth}"
+        raw = root / truth / image.parent.relative_to(images) / f"{stem}_labelIds.png"
+        samples.append(Sample(image, prefer_converted(raw, stem + CONVERTED)))
     return samples
 
 
@@ -138,6 +138,60 @@ def find(root: Path, pattern: str) -> list[Path]:
     if not paths:
         raise FileNotFoundError(f"{root}: expected files like {root / pattern}, found none")
     return paths
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, sorted; of folders that are links too, but not in circles.
+
+    Hidden and system files and folders are passed over: names that begin with a dot, and those of `SYSTEM`.
+
+    Raises:
+        FileNotFoundError: no such folder, or a link to what is not there: images would be missing without a word.
+        PermissionError: a folder that may not be read.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    return sorted(walk(folder, ()))
+
+
+def walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    real = folder.resolve()
+    if real in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name.casefold() in SYSTEM:
+            continue
+        if path.is_dir():
+            yield from walk(path, (*above, real))
+        elif path.exists():
+            yield path
+        else:
+            raise FileNotFoundError(f"{path}: expected a file or a folder, found a link to what is not there")
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Those of `files_below` that have the ending of an image."""
+    return [path for path in files_below(folder) if path.suffix.lower() in image_endings()]
+
+
+@cache
+def image_endings() -> frozenset[str]:
+    """The endings that Pillow opens, such as ".png"."""
+    Image.init()
+    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+
+
+def files_like(root: Path, pattern: str) -> list[Path]:
+    """The files below `root` whose path from there fits, part by part, a pattern such as "rgb_anon/*/train/*/*.png"."""
+    parts = pattern.split("/")
+    fixed = next((i for i, part in enumerate(parts) if "*" in part), len(parts) - 1)
+    start = root.joinpath(*parts[:fixed])
+
+    def fits(path: Path) -> bool:
+        names = path.relative_to(root).parts
+        return len(names) == len(parts) and all(map(fnmatchcase, names, parts))
+
+    return [path for path in files_below(start) if fits(path)] if start.is_dir() else []
 
 
 def prefer_converted(raw: Path, converted_name: str | None = None) -> Path:

@@ -19,11 +19,8 @@ def class_probabilities(pixel_counts: Mapping[int, int], temperature: float = 0.
         temperature: small values favour the rarest classes.
 
     Returns:
-        classes: ids by growing pixel count.
-        probabilities: (n,) float32, in the same order.
+        Ids by growing pixel count, and their probabilities (n,) float32.
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
     occurring = sorted((item for item in pixel_counts.items() if item[1] > 0), key=lambda item: item[1])
     if not occurring:
         raise ValueError(f"pixel_counts must hold a class that occurs, got {dict(pixel_counts)}")
@@ -33,14 +30,11 @@ def class_probabilities(pixel_counts: Mapping[int, int], temperature: float = 0.
 
 
 def images_per_class(image_pixels: Sequence[Mapping[int, int]], min_pixels: int = 3000) -> dict[int, list[int]]:
-    """For each class the indices of the images that show more than `min_pixels` pixels of it.
+    """For each class the indices of the images that show more than `min_pixels` pixels of it, if there are any.
 
     Args:
         image_pixels: per image, pixels per class.
         min_pixels: what an image must exceed; DAFormer: 3000 of 1280 x 720.
-
-    Returns:
-        {class: [image, ...]}, classes that no image shows enough of left out.
     """
     images: dict[int, list[int]] = {}
     for index, pixels in enumerate(image_pixels):
@@ -97,9 +91,6 @@ def crop_with_class(
         min_crop_ratio: 0.5 in DAFormer, 2.0 in HRDA, whose crops are of larger images.
         min_pixels: as given to the sampler.
         redraws: how often at most to draw anew; the last crop is returned where none has enough.
-
-    Returns:
-        (image, labels) of the crop.
     """
     image, labels = draw_crop()
     for _ in range(redraws):

@@ -26,15 +26,11 @@ class Encoder(nn.Module):
             is a path to a file (see `load_encoder_weights`).
         output_stride: pixels of the image per cell of the last level: 32, or 16 or 8 where strides give way to
             dilations (ResNets). DeepLabV2 uses 8.
-        drop_path: largest probability of skipping a MiT's residual branch, growing linearly from zero over its
-            blocks; the published 0.1 where None.
 
     `out_channels` holds the channels of the four levels, fine to coarse, and `strides` their pixels per cell.
     """
 
-    def __init__(
-        self, name: str, weights: str | None = None, output_stride: int = 32, drop_path: float | None = None
-    ) -> None:
+    def __init__(self, name: str, weights: str | None = None, output_stride: int = 32) -> None:
         try:
             from segmentation_models_pytorch.encoders import get_encoder
         except ModuleNotFoundError as error:
@@ -42,8 +38,6 @@ class Encoder(nn.Module):
             raise ModuleNotFoundError(f"encoder {name}: {needs} ({error})") from error
 
         super().__init__()
-        if output_stride != 32 and name.startswith("mit_"):
-            raise ValueError(f"output_stride: expected 32 for {name}, which cannot be dilated, got {output_stride}")
         hub = "imagenet" if weights in _HUB else None
         try:
             self.body = get_encoder(name, weights=hub, output_stride=output_stride)
@@ -53,8 +47,6 @@ class Encoder(nn.Module):
             if hub is None:
                 raise
             raise ConnectionError(_how_to_fetch(name, _smp_url(name), error)) from error
-        if drop_path is not None:
-            _set_drop_path(self.body, drop_path)
         if weights is not None and hub is None:
             load_encoder_weights(self.body, weights)
         self.name = name
@@ -70,46 +62,34 @@ class Encoder(nn.Module):
         return cast("list[Tensor]", self.body(images)[-_LEVELS:])
 
 
-def _set_drop_path(body: nn.Module, rate: float) -> None:
-    """Rescale the stochastic depth that the library built, which grows linearly over the blocks."""
-    layers: list[Any] = [module for module in body.modules() if type(module).__name__ == "DropPath"]
-    if rate > 0 and not layers:
-        raise ValueError(f"drop_path: expected None, {type(body).__name__} has no stochastic depth, got {rate}")
-    largest = max((layer.drop_prob for layer in layers), default=1.0)
-    for layer in layers:
-        layer.drop_prob *= rate / largest
-
-
 def load_encoder_weights(encoder: nn.Module, path: str | Path) -> None:
     """Load ImageNet weights from a local file into an encoder, strictly but for the classifier.
 
     Reads `.safetensors` (the hub's files) and what `torch.load(weights_only=True)` reads: SegFormer's mit_b*.pth,
     torchvision's resnet*.pth, each bare or under "state_dict", with or without a "backbone." prefix.
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: keys or shapes do not fit; the message lists the first of them.
+    Raises: as `read_weights`; also ValueError where keys or shapes do not fit.
     """
-    state = read_weights(path)
-    prefix = "backbone."
+    state, prefix = read_weights(path), "backbone."
     if any(key.startswith(prefix) for key in state):
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    classifier = {"head.weight", "head.bias", "fc.weight", "fc.bias"}
-    state = {key: value for key, value in state.items() if key not in classifier}
+    for classifier in ("head.weight", "head.bias", "fc.weight", "fc.bias"):
+        state.pop(classifier, None)
     own = encoder.state_dict()
-    wrong = [key for key in sorted(own.keys() | state.keys()) if not _fits(key, own, state)]
+    # older files lack BatchNorm's counters
+    state = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")} | state
+    shapes, found = ({key: value.shape for key, value in tensors.items()} for tensors in (own, state))
+    wrong = sorted(key for key in own.keys() | state.keys() if shapes.get(key) != found.get(key))
     if wrong:
         shown = ", ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else "")
         raise ValueError(f"encoder weights: {path} does not fit the encoder in {len(wrong)} of its entries: {shown}")
-    nn.Module.load_state_dict(encoder, {**own, **state})
+    nn.Module.load_state_dict(encoder, state)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a local weight file, bare or under "state_dict"; nothing but tensors is unpickled.
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is damaged, or holds other things.
+    Raises: FileNotFoundError; ValueError where the file is damaged, or holds other things.
     """
     path = Path(path)
     if not path.is_file():
@@ -134,19 +114,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 class TimmPyramid(nn.Module):
     """The levels of a timm encoder that has strides 4 to 32, such as "convnext_base.dinov3_lvd1689m".
 
-    Args:
-        name, weights: see `make_body`.
-        output_stride: see `Encoder`.
-        drop_path: largest probability of skipping a residual branch; timm's default, zero, where None.
-
-    `out_channels` holds the channels of the levels, fine to coarse, and `strides` their pixels per cell.
+    For name and weights see `make_body`, for the rest `Encoder`.
     """
 
-    def __init__(
-        self, name: str, weights: str | None = None, output_stride: int = 32, drop_path: float | None = None
-    ) -> None:
+    def __init__(self, name: str, weights: str | None = None, output_stride: int = 32) -> None:
         super().__init__()
-        whole, _ = make_body(name, weights, output_stride=output_stride, drop_path_rate=drop_path or 0.0)
+        whole, _ = make_body(name, weights, output_stride=output_stride)
         # not by features_only, which would take any file's weights, or none, without a word
         from timm.models import FeatureListNet
 
@@ -201,12 +174,6 @@ def make_body(name: str, weights: str | None, **options: Any) -> tuple[Any, dict
             raise
         reasons = " ".join(line.strip() for line in str(error).splitlines())
         raise ValueError(f"encoder weights: {weights} does not fit {name}: {reasons[:400]}") from error
-
-
-def _fits(key: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> bool:
-    if key not in state:
-        return key.endswith("num_batches_tracked")  # older files lack it
-    return key in own and own[key].shape == state[key].shape
 
 
 def _smp_url(name: str) -> str:

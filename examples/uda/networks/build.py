@@ -30,8 +30,6 @@ def build_network(
     encoder_weights: str | None = None,
     embed_dim: int = 256,
     attention_dim: int | None = None,
-    dropout: float = 0.1,
-    drop_path: float | None = None,
     detail_crop: int = 512,
 ) -> Segmentor:
     """Build a network at one resolution or, with `hrda`, at two.
@@ -42,28 +40,19 @@ def build_network(
         decoder: "daformer" (on encoders at stride 32), "deeplabv2" or "deeplabv3plus" (at stride 8), "light" (the last
             level alone), or "small", which goes with the small encoder and only with it. Vision transformers go with
             "light", and with "daformer" on four of their blocks.
-        num_classes: K.
         hrda: whether to look at a context and a detail resolution.
         encoder_weights: "imagenet" or "hub", a file, or None for random weights.
         embed_dim: width of DAFormer's decoder.
         attention_dim: width of HRDA's scale attention; `embed_dim` where None.
-        dropout: channel dropout of DAFormer's decoder.
-        drop_path: stochastic depth of a MiT encoder; the published 0.1 where None.
         detail_crop: edge in pixels of HRDA's detail crop.
     """
-    body = build_encoder(encoder, decoder, encoder_weights, drop_path)
-
-    def head(width: int, fusion: str) -> nn.Module:
-        return build_head(decoder, body.out_channels, num_classes, width, fusion, dropout)
-
+    body = build_encoder(encoder, decoder, encoder_weights)
+    main = build_head(decoder, body.out_channels, num_classes, embed_dim, "aspp")
     if not hrda:
-        return Segmentor(body, head(embed_dim, "aspp"))
-    if isinstance(body, ViTEncoder):
-        raise ValueError(f"hrda: expected one resolution with the vision transformer {encoder}; give --no-hrda")
-    main, attention = head(embed_dim, "aspp"), head(attention_dim or embed_dim, "conv")
-    stride = body.strides[getattr(main, "logits_level", 0)]
-    both = HRDADecoder(main, attention, stride)
-    return HRDA(body, both, detail_crop)
+        return Segmentor(body, main)
+    attention = build_head(decoder, body.out_channels, num_classes, attention_dim or embed_dim, "conv")
+    stride = int(body.strides[getattr(main, "logits_level", 0)])
+    return HRDA(body, HRDADecoder(main, attention, stride), detail_crop)
 
 
 def is_vit(encoder: str) -> bool:
@@ -87,33 +76,25 @@ def known_encoder(name: str) -> bool:
 
 
 def build_encoder(
-    encoder: str, decoder: str, weights: str | None = None, drop_path: float | None = None
+    encoder: str, decoder: str, weights: str | None = None
 ) -> SmallEncoder | Encoder | TimmPyramid | ViTEncoder:
     """Images to levels, fine to coarse; `out_channels` holds their channels, `strides` their pixels per cell."""
-    if decoder not in DECODERS:
-        raise ValueError(f"decoder: expected one of {DECODERS}, got {decoder!r}")
-    if (encoder == "small") != (decoder == "small"):
-        raise ValueError(f'expected "small" for both encoder and decoder or for neither, got {encoder!r}, {decoder!r}')
     if encoder == "small":
         return SmallEncoder()
     if is_vit(encoder):
-        if decoder not in ("light", "daformer"):
-            raise ValueError(f"decoder: expected light or daformer with {encoder}, got {decoder!r}")
         levels = 4 if decoder == "daformer" else 1
         if encoder == "small_vit":
             return ViTEncoder(SmallViT(), SmallViT.patch_size, levels)
-        return timm_vit(encoder, weights, levels, drop_path or 0.0)
+        return timm_vit(encoder, weights, levels)
     output_stride = 8 if decoder.startswith("deeplab") else 32
     pyramid = TimmPyramid if encoder.startswith(PYRAMIDS) else Encoder
-    return pyramid(encoder, weights, output_stride, drop_path)
+    return pyramid(encoder, weights, output_stride)
 
 
-def build_head(
-    decoder: str, channels: list[int], num_classes: int, width: int, fusion: str, dropout: float
-) -> nn.Module:
+def build_head(decoder: str, channels: list[int], num_classes: int, width: int, fusion: str) -> nn.Module:
     """Levels of these channels to logits, which have the first level's size, or that of the head's `logits_level`.
 
-    Width, fusion and dropout are those of DAFormer's head.
+    Width and fusion are those of DAFormer's head.
     """
     if decoder == "small":
         return SmallDecoder(num_classes)
@@ -123,4 +104,4 @@ def build_head(
         return DeepLabV2Head(channels, num_classes)
     if decoder == "deeplabv3plus":
         return DeepLabV3PlusHead(channels, num_classes)
-    return DAFormerHead(channels, num_classes, width, fusion, dropout)
+    return DAFormerHead(channels, num_classes, width, fusion)

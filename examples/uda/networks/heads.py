@@ -70,28 +70,19 @@ class DAFormerHead(nn.Module):
 
     Args:
         in_channels: channels of the encoder's levels, fine to coarse.
-        num_classes: K.
         embed_dim: channels of each embedded level and of the fused features.
         fusion: "aspp" for the decoder of the paper, "conv" for the 1 x 1 convolution of HRDA's scale attention.
-        dropout: probability with which a channel of the fused features is dropped.
     """
 
     def __init__(
-        self,
-        in_channels: Sequence[int],
-        num_classes: int,
-        embed_dim: int = 256,
-        fusion: str = "aspp",
-        dropout: float = 0.1,
+        self, in_channels: Sequence[int], num_classes: int, embed_dim: int = 256, fusion: str = "aspp"
     ) -> None:
         super().__init__()
-        if fusion not in ("aspp", "conv"):
-            raise ValueError(f'fusion: expected "aspp" or "conv", got {fusion!r}')
         stacked = len(in_channels) * embed_dim
         self.used_channels: list[int | None] = list(in_channels)
         self.embed = nn.ModuleList(nn.Linear(channels, embed_dim) for channels in in_channels)
         self.fuse = SeparableASPP(stacked, embed_dim) if fusion == "aspp" else conv_bn_relu(stacked, embed_dim, 1)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = nn.Dropout2d(0.1)
         self.classify = classifier(embed_dim, num_classes)
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
@@ -111,7 +102,6 @@ class DeepLabV2Head(nn.Module):
 
     Args:
         in_channels: channels of the encoder's levels; only the last is used.
-        num_classes: K.
         dilations: one branch each. (6, 12) is what the field's DeepLabV2 has computed since AdaptSegNet, whose loop
             over the four dilations of the paper, (6, 12, 18, 24), returns after the second.
     """
@@ -136,7 +126,6 @@ class DeepLabV3PlusHead(nn.Module):
 
     Args:
         in_channels: channels of the encoder's levels, fine to coarse; the first and the last are used.
-        num_classes: K.
         width: channels of the decoder.
     """
 
@@ -170,7 +159,6 @@ class LightHead(nn.Module):
 
     Args:
         in_channels: channels of the encoder's levels; only the last is used.
-        num_classes: K.
     """
 
     logits_level = -3  # of a pyramid has the logits' size, four times the last's

@@ -55,35 +55,28 @@ class HRDADecoder(nn.Module):
         head: levels to logits (B, K, h, w).
         attention: levels to scores (B, K, h, w), or (B, 1, h, w) for one weight for all classes.
         stride: pixels per cell of the head's logits: 4 with DAFormer's head, 8 with DeepLabV2's.
-        context_scale: scale of the context images, the inverse of a whole number.
     """
 
-    def __init__(self, head: nn.Module, attention: nn.Module, stride: int = 4, context_scale: float = 0.5) -> None:
+    def __init__(self, head: nn.Module, attention: nn.Module, stride: int = 4) -> None:
         super().__init__()
         self.head = head
         self.attention = attention
         self.stride = stride
-        self.context_stride = round(stride / context_scale)  # in pixels of the full-scale image
+        self.context_stride = 2 * stride  # in pixels of the full-scale image
 
     def forward(self, feats: HRDAFeatures) -> HRDALogits:
         context = self.head(feats.context)  # (B, K, H / 2s, W / 2s)
         detail = self.head(feats.detail)  # (N * B, K, h / s, w / s)
-        attention = torch.sigmoid(self.attention(feats.context))
-        attention = attention * self._covered(feats.boxes, context)
+        covered = context.new_zeros(1, 1, *context.shape[-2:])  # 1 where a detail crop lies
+        for box in feats.boxes:
+            box.scale(self.context_stride).crop(covered).fill_(1)
+        attention = torch.sigmoid(self.attention(feats.context)) * covered
         context = (1 - attention) * context
 
-        factor = self.context_stride // self.stride
-        size = (context.shape[-2] * factor, context.shape[-1] * factor)
+        size = (2 * context.shape[-2], 2 * context.shape[-1])
         merged = merge(detail.chunk(len(feats.boxes)), [box.scale(self.stride) for box in feats.boxes], size)
-        fused = _upsample(attention, size) * merged + _upsample(context, size)
+        fused = _resize(attention, size) * merged + _resize(context, size)
         return HRDALogits(fused, context, detail, attention)
-
-    def _covered(self, boxes: list[Box], context: Tensor) -> Tensor:
-        """(1, 1, H / 2s, W / 2s): 1 where a detail crop lies, 0 elsewhere."""
-        covered = context.new_zeros(1, 1, *context.shape[-2:])
-        for box in boxes:
-            box.scale(self.context_stride).crop(covered).fill_(1)
-        return covered
 
 
 class HRDA(Segmentor):
@@ -93,31 +86,17 @@ class HRDA(Segmentor):
         encoder: images to levels, fine to coarse; sees both resolutions.
         decoder: see `HRDADecoder`.
         detail_crop: edge in pixels of the detail crops; a multiple of the decoder's context stride.
-        context_scale: scale of the context images.
-        detail_weight: share of the detail crop's own cross-entropy in the loss.
-        context_weight: share of the context's own; zero in HRDA's published configurations.
 
     Image sides given to `encode` must be multiples of the decoder's context stride (8 pixels with DAFormer's head);
     `predict` takes any.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        decoder: HRDADecoder,
-        detail_crop: int = 512,
-        context_scale: float = 0.5,
-        detail_weight: float = 0.1,
-        context_weight: float = 0.0,
-    ) -> None:
+    detail_weight = 0.1  # share of the detail crop's own cross-entropy in the loss
+
+    def __init__(self, encoder: nn.Module, decoder: HRDADecoder, detail_crop: int = 512) -> None:
         super().__init__(encoder, decoder)
-        if detail_crop < 1 or detail_crop % decoder.context_stride:
-            raise ValueError(f"detail_crop: expected a multiple of {decoder.context_stride} pixels, got {detail_crop}")
         self.grid = decoder.context_stride  # full-scale pixels per cell of the context logits: where crops may lie
         self.detail_crop = detail_crop
-        self.context_scale = context_scale
-        self.detail_weight = detail_weight
-        self.context_weight = context_weight
 
     @property
     def used_channels(self) -> list[int | None]:
@@ -156,24 +135,16 @@ class HRDA(Segmentor):
             box: the detail crop of a training step; None for crops over the whole image that overlap by half.
         """
         size = (images.shape[-2], images.shape[-1])
-        if size[0] % self.grid or size[1] % self.grid:
-            raise ValueError(f"images: expected sides divisible by {self.grid}, got {size}; predict takes any")
-        boxes = [box] if box is not None else sliding_boxes(size, self.detail_crop, self._detail_stride())
+        stride = max(self.detail_crop // 2 // self.grid, 1) * self.grid
+        boxes = [box] if box is not None else sliding_boxes(size, self.detail_crop, stride)
         context = self.encoder(self.context_images(images))
         detail = self.encoder(torch.cat([crop.crop(images) for crop in boxes]))
         return HRDAFeatures(context, detail, boxes)
 
-    def _detail_stride(self) -> int:
-        return max(self.detail_crop // 2 // self.grid, 1) * self.grid
-
     def decode(self, feats: HRDAFeatures) -> Tensor:
         """Features to the fused logits (B, K, H / s, W / s)."""
-        return self.decode_parts(feats).fused
-
-    def decode_parts(self, feats: HRDAFeatures) -> HRDALogits:
-        """Features to fused, context and detail logits and the attention."""
         logits: HRDALogits = self.decoder(feats)
-        return logits
+        return logits.fused
 
     def predict(self, images: Tensor, rebuild: Rebuild | None = None) -> Tensor:
         """(B, 3, H, W) to logits (B, K, H, W); any size that the encoder takes at half scale."""
@@ -181,26 +152,19 @@ class HRDA(Segmentor):
         padded = F.pad(images, (0, -width % self.grid, 0, -height % self.grid), mode="replicate")
         return upsample(self(padded, rebuild), padded.shape[-2:])[..., :height, :width]
 
-    def loss_parts(self, feats: HRDAFeatures, labels: Tensor, weights: Tensor | float = 1.0) -> dict[str, Tensor]:
-        """(1 - d - c) * CE(fused), d * CE(detail) and c * CE(context), with d = detail_weight and c = context_weight.
+    def loss(self, feats: HRDAFeatures, labels: Tensor, weights: Tensor | float = 1.0) -> Tensor:
+        """(1 - d) * CE(fused) + d * CE(detail), with d = detail_weight.
 
         Args:
             feats: what `encode` with a box or `rebuild` returned.
             labels: (B, H, W) int64 at full scale, 255 where ignored.
             weights: (B, H, W) or a number.
         """
-        if len(feats.boxes) != 1:
-            raise ValueError(f"feats: expected one detail crop, got {len(feats.boxes)}; give encode a box")
-        box = feats.boxes[0]
-        logits = self.decode_parts(feats)
-        rest = 1 - self.detail_weight - self.context_weight
-        parts = {"fused": rest * pixel_loss(logits.fused, labels, weights)}
-        if self.detail_weight > 0:
-            trust = box.crop(weights) if isinstance(weights, Tensor) and weights.ndim >= 2 else weights
-            parts["detail"] = self.detail_weight * pixel_loss(logits.detail, box.crop(labels), trust)
-        if self.context_weight > 0:
-            parts["context"] = self.context_weight * pixel_loss(logits.context, labels, weights)
-        return parts
+        (box,) = feats.boxes
+        logits: HRDALogits = self.decoder(feats)
+        trust = box.crop(weights) if isinstance(weights, Tensor) else weights
+        fused = (1 - self.detail_weight) * pixel_loss(logits.fused, labels, weights)
+        return fused + self.detail_weight * pixel_loss(logits.detail, box.crop(labels), trust)
 
     def rebuild(self, feats: HRDAFeatures, rebuild: Rebuild) -> HRDAFeatures:
         """Both resolutions through one Rebuilder, called once for each, so that their masks are independent."""
@@ -208,13 +172,13 @@ class HRDA(Segmentor):
 
     def context_images(self, images: Tensor) -> Tensor:
         """The images at the context's scale."""
-        height, width = (round(edge * self.context_scale) for edge in images.shape[-2:])
-        return _upsample(images, (height, width))
+        height, width = images.shape[-2:]
+        return _resize(images, (height // 2, width // 2))
 
     def context_levels(self, feats: HRDAFeatures) -> Levels:
         """The context's levels, which the feature distance compares."""
         return feats.context
 
 
-def _upsample(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+def _resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=False)

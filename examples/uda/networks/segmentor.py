@@ -63,8 +63,6 @@ class Segmentor(nn.Module):
 
     def encode(self, images: Tensor, box: Box | None = None) -> Features:
         """(B, 3, H, W) to levels fine to coarse."""
-        if box is not None:
-            raise ValueError(f"box: expected None, this network has one resolution, got {box}")
         return self.encoder(images)
 
     def decode(self, feats: Features) -> Tensor:
@@ -89,11 +87,7 @@ class Segmentor(nn.Module):
             labels: (B, H, W) int64, 255 where ignored; the logits are resized to them.
             weights: (B, H, W) or a number.
         """
-        return torch.stack(list(self.loss_parts(feats, labels, weights).values())).sum()
-
-    def loss_parts(self, feats: Features, labels: Tensor, weights: Tensor | float = 1.0) -> dict[str, Tensor]:
-        """The summands of `loss` by name; HRDA has several."""
-        return {"segmentation": pixel_loss(self.decode(feats), labels, weights)}
+        return pixel_loss(self.decode(feats), labels, weights)
 
     def rebuild(self, feats: Features, rebuild: Rebuild) -> Features:
         """The levels as `rebuild`, the Rebuilder, returns them."""

@@ -23,8 +23,6 @@ class Box(NamedTuple):
 
     def scale(self, divisor: int) -> Box:
         """The rectangle on a grid of `divisor` pixels per cell."""
-        if any(edge % divisor for edge in self):
-            raise ValueError(f"box: expected edges divisible by {divisor}, got {tuple(self)}")
         return Box(*(edge // divisor for edge in self))
 
 
@@ -36,28 +34,20 @@ def sliding_boxes(size: tuple[int, int], window: int, stride: int) -> list[Box]:
         window: edge of a window in pixels; cut to the image where that is smaller.
         stride: pixels from one window to the next, at most `window`.
     """
-    if not 0 < stride <= window:
-        raise ValueError(f"stride: expected 1 to {window} pixels, the window, got {stride}")
-    (tops, height), (lefts, width) = (_starts(edge, window, stride) for edge in size)
+    height, width = (min(window, edge) for edge in size)
+    tops, lefts = (
+        [min(start, edge - side) for start in range(0, edge - side + stride, stride)]
+        for edge, side in zip(size, (height, width))
+    )
     return [Box(top, top + height, left, left + width) for top in tops for left in lefts]
 
 
-def _starts(length: int, window: int, stride: int) -> tuple[list[int], int]:
-    window = min(window, length)
-    steps = -(-(length - window) // stride)  # rounded up
-    return [min(step * stride, length - window) for step in range(steps + 1)], window
-
-
 def merge(parts: Iterable[Tensor], boxes: list[Box], size: tuple[int, int]) -> Tensor:
-    """Put predictions back where their boxes lie, averaged where boxes overlap and zero where none lies.
+    """Put predictions (B, K, h, w) back where their boxes lie in (B, K, H, W), averaged where boxes overlap, else zero.
 
     Args:
-        parts: for each box (B, K, h, w).
-        boxes: N boxes on a grid of (h, w) cells each.
-        size: (H, W) of the result on that grid.
-
-    Returns:
-        (B, K, H, W).
+        parts, boxes: a prediction for each box of (h, w) cells.
+        size: (H, W) of the result.
     """
     total = count = torch.empty(0)
     for i, (part, box) in enumerate(zip(parts, boxes, strict=True)):
@@ -75,10 +65,8 @@ def sliding_rows(
     """Logits averaged over overlapping windows, as HRDA and MIC are evaluated, in bands from top to bottom.
 
     Args:
-        predict: images to logits of the same size, such as `network.predict`.
-        images: (B, 3, H, W).
-        window: edge of a window in pixels.
-        stride: pixels from one window to the next.
+        predict: images (B, 3, h, w) to logits of the same size, such as `network.predict`.
+        window, stride: side of a window in pixels, and from one to the next.
 
     Returns:
         Bands (B, K, rows, W) with H rows in all. What is kept in memory is one row of windows.
@@ -102,10 +90,3 @@ def sliding_rows(
         done = next_top - top
         above = total[..., done:, :].clone(), count[done:]  # a view would keep all of it
         yield total[..., :done, :].div_(count[:done])
-
-
-def sliding_predict(
-    predict: Callable[[Tensor], Tensor], images: Tensor, window: int = 1024, stride: int = 512
-) -> Tensor:
-    """The bands of `sliding_rows` as one map (B, K, H, W)."""
-    return torch.cat(list(sliding_rows(predict, images, window, stride)), dim=-2)

@@ -61,9 +61,6 @@ class ViTEncoder(nn.Module):
         images = F.interpolate(images, size, mode="bilinear", align_corners=False)
         if masked is None:
             return self._levels(images)
-        if masked.shape != (len(images), *grid) or masked.dtype != torch.bool:
-            expected = (len(images), *grid)
-            raise ValueError(f"masked: expected bool {expected}, got {masked.dtype} {tuple(masked.shape)}")
 
         def hide(_: nn.Module, __: Any, patches: Tensor) -> Tensor:
             return torch.where(masked.unsqueeze(-1), self.mask_token.to(patches.dtype), patches)
@@ -79,9 +76,7 @@ class ViTEncoder(nn.Module):
         return cast("list[Tensor]", levels)
 
 
-def timm_vit(
-    name: str, weights: str | None = None, levels: int = 1, drop_path: float = 0.0, **options: Any
-) -> ViTEncoder:
+def timm_vit(name: str, weights: str | None = None, levels: int = 1, **options: Any) -> ViTEncoder:
     """One of timm's vision transformers, for images of any size.
 
     Args:
@@ -89,24 +84,18 @@ def timm_vit(
             "eva02_small_patch14_224.mim_in22k".
         weights: see `make_body`.
         levels: see `ViTEncoder`.
-        drop_path: largest probability of skipping a residual branch; none in VFM-UDA.
         options: of `timm.create_model`, such as another depth.
     """
-    body, state = make_body(name, weights, dynamic_img_size=True, drop_path_rate=drop_path, **options)
+    body, state = make_body(name, weights, dynamic_img_size=True, **options)
     body.reset_classifier(0)
     if isinstance(body.norm, nn.Identity):  # EVA-02 has its final norm behind the pooling
         body.norm, body.fc_norm = body.fc_norm, nn.Identity()
     if "dinov2" in name and body.reg_token is None:
-        use_dinov2_positions(body)
+        body._pos_embed = MethodType(dinov2_tokens, body)
     encoder = ViTEncoder(body, body.patch_embed.patch_size[0], levels)
     if state is not None and "mask_token" in state:
         encoder.mask_token.data.copy_(state["mask_token"].view_as(encoder.mask_token))
     return encoder
-
-
-def use_dinov2_positions(body: Any) -> None:
-    """Makes a timm transformer resize its positions as DINOv2's own code does."""
-    body._pos_embed = MethodType(dinov2_tokens, body)
 
 
 def dinov2_tokens(body: Any, patches: Tensor) -> Tensor:

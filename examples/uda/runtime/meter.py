@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
-from collections import deque
 from pathlib import Path
 
 import torch
@@ -19,39 +17,28 @@ class Meter:
     Args:
         device: whose memory counts.
         images: of both domains and all processes in a step.
-        period: steps after which long and short ones come again in the same order.
-        window: steps that the pace is taken over; their median, so that a slow one now and then does not count (of
-            several kinds of steps each its own, so that this holds for periods well below the window).
     """
 
-    def __init__(self, device: torch.device, images: int, period: int = 1, window: int = 50) -> None:
-        self.device, self.images, self.period = device, images, period
-        self.seconds: deque[float] = deque(maxlen=window)
-        self.last: float | None = None
+    def __init__(self, device: torch.device, images: int) -> None:
+        self.device, self.images = device, images
+        self.began, self.steps = 0.0, -1  # the first step, in which kernels are tried and compiled, does not count
 
     def tick(self) -> None:
-        if self.last is None:
-            return self.restart()
-        now = time.perf_counter()
-        self.seconds.append(now - self.last)
-        self.last = now
+        self.steps += 1
+        if self.steps == 0:
+            self.restart()
 
     def restart(self) -> None:
-        """What went by since the last step was not one: an evaluation, a checkpoint; or there was none before."""
-        self.last = time.perf_counter()
+        """What went by since the last step was not one: an evaluation, a checkpoint."""
+        self.began, self.steps = time.perf_counter(), 0
         forget_peak(self.device)
-
-    def step_seconds(self) -> float:
-        """The mean over the steps of a period of what each takes in the median."""
-        seconds = list(self.seconds)
-        kinds = (seconds[i :: self.period] for i in range(min(self.period, len(seconds))))
-        return statistics.mean(map(statistics.median, kinds))
 
     def values(self) -> dict[str, float]:
-        """Images per second, from the second step on, and peak memory in GiB (on CUDA since it was last asked for)."""
-        pace = {"images/s": self.images / self.step_seconds()} if self.seconds else {}
+        """Images per second and (on CUDA) the peak of memory in GiB since this was last asked for."""
+        seconds = time.perf_counter() - self.began
+        pace = {"images/s": self.images * self.steps / seconds} if self.steps > 0 else {}
         memory = peak_memory(self.device) / GIB
-        forget_peak(self.device)
+        self.restart()
         return {**pace, "GiB": memory}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -28,27 +29,32 @@ from .render import (
     wall_along,
 )
 
-Thing = tuple[float, Callable[[Pen, float], None]]  # its distance in metres and how to draw it there
+Thing = tuple[float, Callable[[Pen], None]]  # its distance in metres and how to draw it there
 
 
 def draw_things(pen: Pen, rng: Rng, world: World, street: Street) -> None:
     """Everything that stands on the ground, far to near; last the camera car's own bonnet."""
     draw_backdrop(pen, rng, world)
-    for z, draw in sorted(houses(rng, world, street) + objects(rng, world, street), key=lambda item: -item[0]):
-        draw(pen, z)
+    for _, draw in sorted(houses(rng, world, street) + objects(rng, world, street), key=lambda item: -item[0]):
+        draw(pen)
     if world.bonnet:
         draw_bonnet(pen, rng, world)
 
 
+def later(draw: Callable[..., None], rng: Rng, world: World, *place: Any) -> Callable[[Pen], None]:
+    """`draw` at a place, once its turn comes, with a generator of its own."""
+    own = np.random.default_rng(rng.integers(2**63))
+    return lambda pen: draw(pen, own, world, *place)
+
+
 def objects(rng: Rng, world: World, street: Street) -> list[Thing]:
-    """Trees, poles, people and cars at random places; each draws itself with a generator of its own."""
+    """Trees, poles, people and cars at random places."""
 
     def near(low: float, high: float) -> float:
         return float(low * (high / low) ** rng.random())  # even on the image rather than on the ground
 
     def thing(z: float, draw: Callable[..., None], x: float) -> Thing:
-        own = np.random.default_rng(rng.integers(2**63))
-        return z, lambda pen, z: draw(pen, own, world, x, z)
+        return z, later(draw, rng, world, x, z)
 
     found = []
     for _ in range(rng.poisson(world.trees)):
@@ -79,17 +85,9 @@ def houses(rng: Rng, world: World, street: Street) -> list[Thing]:
                 z = street.crossing[1] + 1.5
             x = street.house_line(side) + side * rng.uniform(0, 1.5)
             draw = draw_hedge if rng.random() < world.gap else draw_house
-            found.append((max(z, NEAR) + 0.9 * length, _plot(draw, rng, world, x, side, (z, z + length))))
+            found.append((max(z, NEAR) + 0.9 * length, later(draw, rng, world, x, side, (z, z + length))))
             z += length + (rng.uniform(1, 5) if rng.random() < 0.25 else 0)
     return found
-
-
-def _plot(
-    draw: Callable[..., None], rng: Rng, world: World, x: float, side: int, extent: Range
-) -> Callable[[Pen, float], None]:
-    """What `draw` does with this plot, once its turn comes."""
-    own = np.random.default_rng(rng.integers(2**63))
-    return lambda pen, z: draw(pen, own, world, x, side, extent)
 
 
 def draw_backdrop(pen: Pen, rng: Rng, world: World) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..runtime.files import write_whole
 from ..runtime.output import progress
 from .camera import game_camera, poor_camera
 from .render import Colours, World, render
@@ -206,14 +207,16 @@ def write_scenes(
     if state.get("settings") != settings:
         for folder in roots:
             shutil.rmtree(folder, ignore_errors=True)
-    write_marker(root, {"settings": settings, "complete": False})
+    root.mkdir(parents=True, exist_ok=True)
+    marker = {"settings": settings, "complete": False}
+    write_whole(root / MARKER, json.dumps(marker, indent=1), shared=True)
     missing = list(missing_scenes(root, counts))
     for split, index in progress(missing, len(missing), "drawing street scenes", "image"):
         image, labels = scene(seed, split, index, size)
         image_path, label_path = paths(root, split, index)
         save(Image.fromarray(image), image_path)
         save(label_image(labels, split), label_path)
-    write_marker(root, {"settings": settings, "complete": True})
+    write_whole(root / MARKER, json.dumps(marker | {"complete": True}, indent=1), shared=True)
     return roots
 
 
@@ -232,11 +235,3 @@ def read_marker(root: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}
-
-
-def write_marker(root: Path, state: dict[str, object]) -> None:
-    """Replaces the marker in one move."""
-    root.mkdir(parents=True, exist_ok=True)
-    part = root / f"{MARKER}.{os.getpid()}.part"
-    part.write_text(json.dumps(state, indent=1), encoding="utf-8")
-    os.replace(part, root / MARKER)

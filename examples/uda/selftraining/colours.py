@@ -17,7 +17,7 @@ from ..runtime.rng import uniform
 GREY = (0.299, 0.587, 0.114)
 YIQ = torch.tensor([GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
 HUE = 3  # brightness, contrast and saturation come before it
-WEAK = (32 / 255, 0.5, 0.5, 18 / 360)  # VFM-UDA's strengths of them
+STRONG, WEAK = (0.2,) * 4, (32 / 255, 0.5, 0.5, 18 / 360)  # strengths of all four
 
 
 class Colours(NamedTuple):
@@ -36,28 +36,6 @@ class Colours(NamedTuple):
         return dict(self.jitter).get(HUE, 0.0)
 
 
-def strong_augment(images: Tensor, generators: list[torch.Generator], jitter: float = 0.2) -> Tensor:
-    """Colour jitter with probability 0.8, Gaussian blur with probability 0.5, per image (DACS, section 3.3).
-
-    Args:
-        images: (B, 3, H, W), normalised.
-        generators: one CPU generator per image.
-        jitter: strength of brightness, contrast, saturation and hue.
-    """
-    return recoloured(images, [draw_colours(gen, jitter) for gen in generators])
-
-
-def weak_augment(images: Tensor, generators: list[torch.Generator]) -> Tensor:
-    """Colour jitter with probability 0.9 per image (VFM-UDA).
-
-    Args:
-        images: (B, 3, H, W), normalised.
-        generators: one CPU generator per image.
-    """
-    chosen = [draw_jitter(gen, WEAK) if uniform(gen) < 0.9 else [] for gen in generators]
-    return recoloured(images, [Colours(jitter, None) for jitter in chosen])
-
-
 def recoloured(images: Tensor, chosen: list[Colours]) -> Tensor:
     """Normalised images (B, 3, H, W), changed as was chosen for each."""
     matrices = to_device(torch.stack([hue_matrix(colours.turn) for colours in chosen]), images.device, images.dtype)
@@ -68,17 +46,20 @@ def recoloured(images: Tensor, chosen: list[Colours]) -> Tensor:
     return normalise(torch.stack(out))
 
 
-def draw_colours(gen: torch.Generator, strength: float) -> Colours:
-    """The strong ones: jitter with probability 0.8, blur with 0.5."""
-    jitter = draw_jitter(gen, (strength,) * 4) if uniform(gen) < 0.8 else []
+def strong(gen: torch.Generator) -> Colours:
+    """DACS's: jitter with probability 0.8, blur with 0.5."""
+    jitter = draw_jitter(gen, STRONG) if uniform(gen) < 0.8 else []
     return Colours(jitter, uniform(gen, 0.15, 1.15) if uniform(gen) < 0.5 else None)
 
 
-def draw_jitter(gen: torch.Generator, strengths: Sequence[float]) -> list[tuple[int, float]]:
-    """Brightness, contrast and saturation times U(1 - s, 1 + s), hue turned by U(-s, s) of a circle, in random order.
+def weak(gen: torch.Generator) -> Colours:
+    """VFM-UDA's: jitter with probability 0.9."""
+    return Colours(draw_jitter(gen, WEAK) if uniform(gen) < 0.9 else [], None)
 
-    Args:
-        strengths: s of brightness, contrast, saturation and hue.
+
+def draw_jitter(gen: torch.Generator, strengths: Sequence[float]) -> list[tuple[int, float]]:
+    """Brightness, contrast and saturation times U(1 - s, 1 + s), hue turned by U(-s, s) of a circle, in random order;
+    `strengths` are their s.
     """
     jitter = []
     for which in torch.randperm(4, generator=gen).tolist():

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from mrm_loss import random_mask
 
-from ..networks import Box, Segmentor
+from ..networks.segmentor import Segmentor
+from ..networks.sliding import Box
 from ..runtime.devices import to_device
 from ..runtime.processes import any_of_ranks, rank_and_world
 from ..runtime.rng import generator
 from ..settings import Settings
-from .colours import strong_augment, weak_augment
+from .colours import recoloured, strong, weak
 from .mixing import IDS, class_mask, draw_blocks, halve, keep_blocks, present_ids
 
 
@@ -40,11 +41,11 @@ class Draws:
 
     def colours(self, purpose: str, images: Tensor) -> Tensor:
         """Colour jitter and blur of images (B, 3, H, W)."""
-        return strong_augment(images, self.generators(f"colours of {purpose}", len(images)))
+        return recoloured(images, [strong(gen) for gen in self.generators(f"colours of {purpose}", len(images))])
 
     def weak_colours(self, purpose: str, images: Tensor) -> Tensor:
         """VFM-UDA's colour jitter of images (B, 3, H, W)."""
-        return weak_augment(images, self.generators(f"weak colours of {purpose}", len(images)))
+        return recoloured(images, [weak(gen) for gen in self.generators(f"weak colours of {purpose}", len(images))])
 
     def hidden(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """Masked consistency on a transformer: the patches (B, rows, cols) that the mask token takes the place of."""

@@ -1,7 +1,4 @@
-"""The thing-class ImageNet feature distance of DAFormer (Hoyer et al., CVPR 2022, "Feature Distance").
-
-The cross-entropies are the library's: `mrm_loss.weighted_cross_entropy`.
-"""
+"""The thing-class ImageNet feature distance of DAFormer (Hoyer et al., CVPR 2022, "Feature Distance")."""
 
 from __future__ import annotations
 
@@ -11,70 +8,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.labels import IGNORE
 from ..runtime.devices import constant
 from ..runtime.processes import mean_over_ranks
 
 
-def downscale_labels(
-    labels: Tensor, factor: int, min_ratio: float = 0.75, num_classes: int = 19, ignore_index: int = 255
-) -> Tensor:
-    """Give each `factor` x `factor` cell the class that fills it, or `ignore_index` where none fills enough of it.
+def downscale_labels(labels: Tensor, factor: int, num_classes: int, min_ratio: float = 0.75) -> Tensor:
+    """Each `factor` x `factor` cell gets the class that fills it, or 255 where none fills `min_ratio` of it.
 
     Args:
-        labels: (B, H, W) or (B, 1, H, W), integer; ids in [0, num_classes) or `ignore_index`.
-        factor: edge of a cell in pixels; rows and columns beyond the last whole cell are dropped.
-        min_ratio: least share of the cell, ignored pixels included, that the class must hold.
-        num_classes: K.
-        ignore_index: id of unlabelled pixels.
+        labels: (B, H, W) int64. Rows and columns beyond the last whole cell are dropped.
 
     Returns:
-        (B, H // factor, W // factor) int64, or with the channel of one that came in.
-
-    Raises:
-        ValueError: `factor` exceeds the label map; on the CPU also where a label is neither a class nor ignored, which
-            on another device would have to be read back.
+        (B, H // factor, W // factor) int64.
     """
-    squeezed = labels.squeeze(1) if labels.ndim == 4 else labels  # (B, H, W)
-    if factor < 1 or factor > min(squeezed.shape[-2:]):
-        raise ValueError(f"factor must lie in [1, {min(squeezed.shape[-2:])}], got {factor}")
-    ids = squeezed.long()
-    ignored = ids == ignore_index
-    if ids.device.type == "cpu" and bool((((ids < 0) | (ids >= num_classes)) & ~ignored).any()):
-        wrong = sorted(set(ids[~ignored].tolist()) - set(range(num_classes)))
-        raise ValueError(f"labels must be in [0, {num_classes}) or {ignore_index}, got {wrong}")
-    ids = ids.masked_fill(ignored, num_classes)  # one more class: nothing
+    ids = labels.masked_fill(labels == IGNORE, num_classes)  # one more class: nothing
     shares = [F.avg_pool2d((ids == k).float(), factor) for k in range(num_classes + 1)]
     ratio, winner = torch.stack(shares, dim=1).max(dim=1)  # (B, H // factor, W // factor) each
-    winner = winner.masked_fill((winner == num_classes) | (ratio < min_ratio), ignore_index)
-    return winner.unsqueeze(1) if labels.ndim == 4 else winner
+    return winner.masked_fill((winner == num_classes) | (ratio < min_ratio), IGNORE)
 
 
-def thing_weights(
-    labels: Tensor,
-    feats: Sequence[Tensor],
-    classes: Sequence[int],
-    *,
-    num_classes: int,
-    min_ratio: float = 0.75,
-    ignore_index: int = 255,
-) -> Tensor:
+def thing_weights(labels: Tensor, feats: Sequence[Tensor], classes: Sequence[int], *, num_classes: int) -> Tensor:
     """The weight of each cell in `feature_distance`: the same where a thing class fills the cell, zero elsewhere.
 
     Args:
-        labels: (B, H, W) or (B, 1, H, W), the source labels of the whole batch.
+        labels: (B, H, W) int64, of the source.
         feats: levels of those images, fine to coarse; only the last one's size and dtype matter.
         classes: ids of the thing classes.
-        num_classes: K.
-        min_ratio: least share of a cell that a class must hold to count.
-        ignore_index: id of unlabelled pixels.
 
     Returns:
         (B, h, w) of at least float32; the mean over the batches of all processes is 1, or 0 where no cell holds a
         thing.
     """
     size = feats[-1].shape[-2:]
-    cells = downscale_labels(labels, labels.shape[-1] // size[-1], min_ratio, num_classes, ignore_index)
-    cells = cells.squeeze(1) if cells.ndim == 4 else cells  # (B, h, w)
+    cells = downscale_labels(labels, max(labels.shape[-1] // size[-1], 1), num_classes)  # (B, h, w)
     if cells.shape[-2:] != size:
         raise ValueError(
             f"labels {tuple(labels.shape)} do not scale down to the features' {tuple(size)} cells "
@@ -94,17 +61,12 @@ def feature_distance(student_feats: Sequence[Tensor], imagenet_feats: Sequence[T
     Args:
         student_feats: levels fine to coarse; only the last, (B, C, h, w), is used. Gradients flow into it.
         imagenet_feats: the frozen encoder's levels for the same images; detached here.
-        weights: (B, h, w), those images' share of what `thing_weights` returned for the whole batch.
+        weights: (B, h, w), see `thing_weights`.
 
     Returns:
-        Scalar of at least float32; zero, attached to the graph, where no cell holds a thing. The mean over equal parts
-        of a batch, or over processes, is the mean over the cells of all.
+        Scalar of at least float32; zero, attached to the graph, where no cell holds a thing.
     """
     student, imagenet = student_feats[-1], imagenet_feats[-1].detach()
-    if student.shape != imagenet.shape:
-        raise ValueError(
-            f"student_feats and imagenet_feats must agree, got {tuple(student.shape)} and {tuple(imagenet.shape)}"
-        )
     dtype = torch.promote_types(student.dtype, torch.float32)
     distance: Tensor = torch.linalg.vector_norm(student.to(dtype) - imagenet.to(dtype), dim=1)  # (B, h, w)
     return (distance * weights).mean()

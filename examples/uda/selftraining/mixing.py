@@ -56,17 +56,10 @@ def draw_blocks(size: tuple[int, int], block_size: int, generator: torch.Generat
 
 
 def keep_blocks(draws: Tensor, size: tuple[int, int], mask_ratio: float) -> Tensor:
-    """MIC's pixel mask of one uniform number per block: kept where that exceeds `mask_ratio`.
+    """MIC's pixel mask (B, 1, H, W), True = kept, of one uniform number per block (B, 1, rows, cols).
 
+    A block is kept where its number exceeds `mask_ratio`; blocks are spread over (H, W) by nearest-neighbour resizing.
     `images * keep_blocks(...)` puts the removed pixels to zero, the mean colour of normalised images.
-
-    Args:
-        draws: (B, 1, rows, cols) in [0, 1).
-        size: (H, W) of the mask; blocks are spread over it by nearest-neighbour resizing.
-        mask_ratio: share of blocks removed, in [0, 1].
-
-    Returns:
-        (B, 1, H, W) bool, True = kept.
     """
     keep = (draws > mask_ratio).float()  # interpolate knows no bool
     return F.interpolate(keep, size=size, mode="nearest").bool()

@@ -35,8 +35,6 @@ def update_teacher(teacher: nn.Module, student: nn.Module, step: int, alpha: flo
     Buffers are left alone by default: the teacher's BatchNorm statistics come from its own passes over target images.
 
     Args:
-        teacher: the model to update.
-        student: the same architecture, bare or wrapped in DistributedDataParallel.
         step: training step, from 0.
         alpha: largest decay; 0.99 in DACS, 0.999 in DAFormer and later.
         buffers: whether those of floating-point numbers are averaged too (VFM-UDA).
@@ -46,11 +44,6 @@ def update_teacher(teacher: nn.Module, student: nn.Module, step: int, alpha: flo
     if buffers:
         averages += [buffer for buffer in teacher.buffers() if buffer.is_floating_point()]
         updates += [buffer for buffer in student.buffers() if buffer.is_floating_point()]
-    if [p.shape for p in averages] != [p.shape for p in updates]:
-        raise ValueError(
-            "teacher and student must have the same parameters in the same order, "
-            f"got {len(averages)} and {len(updates)} parameters"
-        )
     decay = ema_alpha(step, alpha)
     torch._foreach_mul_(averages, decay)
     torch._foreach_add_(averages, list(torch._foreach_mul(updates, 1.0 - decay)))
@@ -93,8 +86,6 @@ def pseudo_label(logits: Tensor, threshold: float = 0.968) -> tuple[Tensor, Tens
             in the dtype of the logits but at least float32. One number per batch, given per pixel because margins
             and ClassMix change it locally.
     """
-    if logits.ndim != 4:
-        raise ValueError(f"logits must be (B, K, H, W), got shape {tuple(logits.shape)}")
     dtype = torch.promote_types(logits.dtype, torch.float32)
     return confident_label(logits.to(dtype).softmax(dim=1), threshold)
 
@@ -111,8 +102,7 @@ def mirrored_probabilities(logits: Tensor, mirrored: Tensor) -> Tensor:
     """Class probabilities (B, K, H, W): the mean of those of images and of their mirror images (VFM-UDA).
 
     Args:
-        logits: (B, K, H, W), of the images.
-        mirrored: (B, K, H, W), of the images flipped from left to right.
+        logits, mirrored: (B, K, H, W), of the images as they are and flipped from left to right.
     """
     both = (logits, mirrored.flip(-1))
     plain, turned = (x.to(torch.promote_types(x.dtype, torch.float32)).softmax(dim=1) for x in both)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 
-from ..networks import DECODERS, OWN_ENCODERS, is_vit, known_encoder
+from ..networks.build import DECODERS, OWN_ENCODERS, is_vit, known_encoder
 
+BOUNDS = {"low": operator.ge, "above": operator.gt, "high": operator.le, "below": operator.lt}
 NO_FILE = ("", "imagenet", "hub")  # weights that are named otherwise than by their file
 FEATURE_DISTANCE = ("daformer", "hrda", "mic")  # the methods that hold features close to ImageNet's
 
@@ -44,19 +46,8 @@ def fits(value: Any, kind: Any, limits: Mapping[str, Any]) -> bool:
         return isinstance(value, tuple) and len(value) == len(kinds) and all(fits(v, int, limits) for v in value)
     if kind in (bool, str):
         return isinstance(value, kind) and (not limits["choices"] or value in limits["choices"])
-    numbers = (int, float) if kind is float else int
-    return isinstance(value, numbers) and not isinstance(value, bool) and within(value, limits)
-
-
-def within(value: float, limits: Mapping[str, Any]) -> bool:
-    low, high, above, below = (limits[name] for name in ("low", "high", "above", "below"))
-    return (
-        math.isfinite(value)
-        and (low is None or value >= low)
-        and (high is None or value <= high)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
+    number = type(value) is int or (kind is float and isinstance(value, float) and math.isfinite(value))
+    return number and all(holds(value, limits[name]) for name, holds in BOUNDS.items() if limits[name] is not None)
 
 
 def is_optional(kind: Any) -> bool:
@@ -79,10 +70,10 @@ def expected(kind: Any, limits: Mapping[str, Any]) -> str:
 
 def range_of(limits: Mapping[str, Any]) -> str:
     """The range in words; empty where there is none."""
-    low = "of at least" if limits["high"] is None else "from"
-    words = {"low": low, "above": "above", "high": "to", "below": "below"}
-    parts = [f"{word} {limits[name]:g}" for name, word in words.items() if limits[name] is not None]
-    return " and ".join(parts).replace(" and to", " to")
+    if limits["high"] is not None:
+        return f"from {limits['low']:g} to {limits['high']:g}"
+    words = {"low": "of at least", "above": "above", "below": "below"}
+    return " and ".join(f"{word} {limits[name]:g}" for name, word in words.items() if limits[name] is not None)
 
 
 def shown(value: Any) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..networks import DECODERS
+from ..networks.build import DECODERS
 from .checks import check_fields
 
 METHODS = ("dacs", "daformer", "hrda", "mic", "vfm", "source-only")

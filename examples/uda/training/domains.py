@@ -74,12 +74,9 @@ def sample_names(domains: Mapping[str, Domain | None]) -> dict[str, list[str]]:
 
 
 def changed_samples(before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> list[str]:
-    """A line for each domain whose images are others than those of a checkpoint; see `sample_names`.
-
-    A checkpoint of before they were kept has none, and nothing is said.
-    """
+    """A line for each domain whose images are others than those of a checkpoint; see `sample_names`."""
     lines = []
-    for name in sorted(before.keys() | now.keys()) if before else ():
+    for name in sorted(before.keys() | now.keys()):
         old, new = set(before.get(name, ())), set(now.get(name, ()))
         counts = [f"{len(new - old)} more ({some(new - old)})"] * bool(new - old)
         counts += [f"{len(old - new)} fewer ({some(old - new)})"] * bool(old - new)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..checkpoints.files import read_checkpoint
 from ..data.batches import batches
@@ -36,11 +35,7 @@ SAMPLE = 10  # label files that are read
 PATIENCE = 20  # seconds; where a step takes longer, as on a CPU, one must do
 
 
-def dry_run(
-    settings: Settings,
-    step_function: StepFunction,
-    after_step: AfterStep | None = None,
-) -> Run:
+def dry_run(settings: Settings, step_function: StepFunction, after_step: AfterStep | None = None) -> Run:
     """Prints what was found, line by line as it goes.
 
     Raises:
@@ -74,23 +69,21 @@ def look_at(run: Run, settings: Settings, step_function: StepFunction) -> None:
     else:
         say("validation", images_of(run.validation))
         say_labels("", run.validation)
-    for name, text in networks_of(run):
-        say(name, text)
+    say_networks(run)
     if settings.resume:
         state, path = read_checkpoint(Path(settings.resume))
         run.restore(state, path)
         say("checkpoint", f"{path}, of step {run.step}")
-        for text in changed_samples(state.get("samples", {}), run.samples):
+        for text in changed_samples(state["samples"], run.samples):
             say("", text)
     loading, steps, losses = try_steps(run, step_function)
     say("losses", ", ".join(f"{name} {value:.3f}" for name, value in losses[0].items()) + " (of a first step)")
     say("memory", memory_in_words(run.device))
     for name, text in times(settings, loading, steps):
         say(name, text)
-    for values in losses:
-        broken = [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]
-        if broken:
-            raise ValueError(f"dry run: expected finite losses, got {', '.join(broken)}")
+    broken = [f"{name} {value}" for values in losses for name, value in values.items() if not math.isfinite(value)]
+    if broken:
+        raise ValueError(f"dry run: expected finite losses, got {', '.join(broken)}")
     say("ready", "the same command without --dry-run trains")
 
 
@@ -134,14 +127,10 @@ def images_of(domain: Domain) -> str:
 
 
 def say_labels(name: str, domain: Domain) -> None:
-    """What label files hold, and the classes that they do not; what cannot be read is an error that names the file."""
-    say(name, labels_of(domain))
-    if absent := absent_classes(domain):
-        say("", absent)
+    """Shares of the classes in label files spread over the domain, and the classes that they lack.
 
-
-def labels_of(domain: Domain) -> str:
-    """Shares of the classes in label files spread over the domain."""
+    What cannot be read is an error that names the file.
+    """
     indices = spread(len(domain), SAMPLE)
     counts = torch.zeros(256, dtype=torch.int64)
     for index in indices:
@@ -151,24 +140,20 @@ def labels_of(domain: Domain) -> str:
     seen = [k for k in shares[:IGNORE].argsort(descending=True).tolist() if counts[k] > 0]
     names = [f"{domain.classes.names[k]} {shares[k]:.0f}%" for k in seen[:4]]
     more = f" and {len(seen) - 4} more" if len(seen) > 4 else ""
-    return (
-        f"{len(indices)} files read, {len(seen)} of {len(domain.classes)} classes: {', '.join(names)}{more}; "
-        f"{shares[IGNORE]:.0f}% without a class"
-    )
+    classes = f"{len(seen)} of {len(domain.classes)} classes: {', '.join(names)}{more}"
+    say(name, f"{len(indices)} files read, {classes}; {shares[IGNORE]:.0f}% without a class")
+    if absent := absent_classes(domain):
+        say("", absent)
 
 
-def networks_of(run: Run) -> list[tuple[str, str]]:
+def say_networks(run: Run) -> None:
     settings, models = run.settings, run.models
-    weights = settings.init or settings.encoder_weights or "none, random ones"
     both = " at two resolutions" if settings.hrda else ""
-    found = [
-        ("network", f"{settings.encoder} and {settings.decoder}{both}, {parameters_in(models.network)} parameters"),
-        ("weights", f"{weights}"),
-    ]
-    if models.mrm is None:
-        return found
-    what = "mask tokens" if settings.mrm_mask_only else "Rebuilder"
-    return [*found, (what, f"{parameters_in(models.mrm)} parameters, in training only")]
+    say("network", f"{settings.encoder} and {settings.decoder}{both}, {parameters_in(models.network)} parameters")
+    say("weights", settings.init or settings.encoder_weights or "none, random ones")
+    if models.mrm is not None:
+        what = "mask tokens" if settings.mrm_mask_only else "Rebuilder"
+        say(what, f"{parameters_in(models.mrm)} parameters, in training only")
 
 
 def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float], list[dict[str, float]]]:
@@ -193,13 +178,10 @@ def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float]
         if len(steps) < 2:
             forget_peak(run.device)
         began = time.perf_counter()
-        losses.append(read(one_step(run, batch.to(run.device), step_function)))  # waits for the device
+        found = one_step(run, batch.to(run.device), step_function)
+        losses.append({name: loss.item() for name, loss in found.items()})  # waits for the device
         steps.append(time.perf_counter() - began)
     return loading, steps, losses
-
-
-def read(losses: dict[str, Tensor]) -> dict[str, float]:
-    return dict(zip(losses, torch.stack([loss.float() for loss in losses.values()]).tolist()))
 
 
 def memory_in_words(device: torch.device) -> str:

@@ -104,15 +104,15 @@ def keep_metrics(path: Path, step: int, total: int) -> set[int]:
     return {row["step"] for row in rows if "miou_student" in row}
 
 
-def other_processes(before: int | None, saved_batch: int, batch_size: int) -> str:
+def other_processes(before: int, saved_batch: int, batch_size: int) -> str:
     """What it means that a run goes on with another number of processes; empty where it does not.
 
     Args:
-        before: the checkpoint's number of processes, if it is known.
+        before: the checkpoint's number of processes.
         saved_batch, batch_size: the checkpoint's --batch-size and today's.
     """
     now = rank_and_world()[1]
-    if before in (None, now):
+    if before == now:
         return ""
     old, new = before * saved_batch, now * batch_size
     if old == new:

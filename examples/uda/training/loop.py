@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from ..checkpoints.evaluation import mean_iou
-from ..data.batches import Batches, batches
+from ..data.batches import batches
 from ..runtime.command import note
 from ..runtime.interrupts import Interrupts
 from ..runtime.meter import Meter, in_short
@@ -16,17 +16,12 @@ from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
 from .domains import say_absent_classes
 from .folder import resuming
-from .indicators import GradientShare, agreement, in_words
 from .report import report, show_panel
 from .run import AfterStep, Run, StepFunction, batches_of, one_step
 from .watch import Watch
 
 
-def train(
-    settings: Settings,
-    step_function: StepFunction,
-    after_step: AfterStep | None = None,
-) -> Run:
+def train(settings: Settings, step_function: StepFunction, after_step: AfterStep | None = None) -> Run:
     """Runs a method to its end, or to an interruption that it can be resumed from; with --dry-run only tries it."""
     if settings.dry_run:
         from .dry_run import dry_run  # which is built from the same parts
@@ -48,17 +43,16 @@ def train(
 def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
     """The steps that are left, with what comes between them."""
     settings, data = run.settings, batches_of(run)
-    watch, share = Watch(data, run.folder), GradientShare(run.models)
+    watch = Watch(data, run.folder)
     rank, world = rank_and_world()
-    meter = Meter(run.device, 2 * settings.batch_size * world, period=settings.mrm_period)
+    meter = Meter(run.device, 2 * settings.batch_size * world)
     started, first_step = time.perf_counter(), run.step
     loader = batches(data, run.step, run.total, settings.workers, pin=run.device.type == "cuda")
     bar = Progress(run.total, run.folder.name, done=run.step, silent=rank > 0)
     with bar, closing(loader), stop.later():
-        evaluate_if_due(run, data, stop)  # a run can have been stopped in the middle of it
+        evaluate_if_due(run, stop)  # a run can have been stopped in the middle of it
         began = time.perf_counter()
         for batch in loader:
-            share.watch((run.step + 1) % settings.log_every == 0)
             one_step(run, batch.to(run.device), step_function, watch, lambda: stop.asked)
             run.step += 1
             bar.update()
@@ -69,7 +63,6 @@ def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
             alone = stop.asked and world == 1  # several processes agree on a request, a step later
             values, stopped = watch.look(now=to_log or to_save or alone)
             if to_log:
-                values |= share.values()
                 cost = meter.values()
                 bar.show({key: f"{value:.3f}" for key, value in values.items()} | in_short(cost))
                 run.log(**values)
@@ -80,12 +73,12 @@ def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
                 run.save()  # before an evaluation, so that nothing is lost if that is interrupted
             if stopped and run.step < run.total:
                 raise KeyboardInterrupt
-            if evaluate_if_due(run, data, stop) or to_save:
+            if evaluate_if_due(run, stop) or to_save:
                 meter.restart()
             began = time.perf_counter()
     if run.step > first_step:
         seconds = (time.perf_counter() - started) / (run.step - first_step)
-        run.log(seconds_per_step=seconds, **agreement(run, data))
+        run.log(seconds_per_step=seconds)
 
 
 def evaluation_due(run: Run) -> bool:
@@ -94,19 +87,17 @@ def evaluation_due(run: Run) -> bool:
     return 0 < run.step < run.total and at and run.step not in run.evaluated
 
 
-def evaluate_if_due(run: Run, data: Batches, stop: Interrupts) -> bool:
+def evaluate_if_due(run: Run, stop: Interrupts) -> bool:
     """Whether it was due; says what came out."""
     if not evaluation_due(run):
         return False
     with stop.at_once():
-        shares = agreement(run, data)
-        confusions = run.evaluate(shares)
+        confusions = run.evaluate()
         if run.board.writer is not None:  # it takes a second or two, and nobody sees it elsewhere
             show_panel(run)
     scores = ", ".join(f"{name} {mean_iou(confusion):.2f}" for name, confusion in confusions.items())
-    said = [f"mIoU {scores}"] * bool(scores) + [in_words(shares)] * bool(shares)
-    if rank_and_world()[0] == 0 and said:
-        say(f"step {run.step}: {'; '.join(said)}")
+    if rank_and_world()[0] == 0 and scores:
+        say(f"step {run.step}: mIoU {scores}")
     return True
 
 

@@ -12,7 +12,9 @@ from mrm_loss import MRM
 
 from ..checkpoints.loading import load_init, network_of
 from ..data.labels import THINGS, ClassSet
-from ..networks import Segmentor, build_encoder, checkpoint_activations
+from ..networks.build import build_encoder
+from ..networks.checkpointing import checkpoint_activations
+from ..networks.segmentor import Segmentor
 from ..runtime.rng import own_rng
 from ..selftraining.teacher import make_teacher
 from ..settings import FEATURE_DISTANCE, Settings

@@ -25,12 +25,10 @@ REBUILDER_DECAY = 0.01  # our choice: MRM's authors published none
 def parameter_groups(
     network: nn.Module, lr: float, weight_decay: float, head_factor: float = 10.0, norm_decay: bool = True
 ) -> list[dict[str, Any]]:
-    """Split a network into encoder, the encoder's norms, and everything else.
+    """Split a network into its `encoder`, the encoder's norms, and everything else, the head.
 
     Args:
-        network: has an attribute `encoder`; all other parameters count as the head.
         lr: rate of the encoder.
-        weight_decay: of every parameter but those that `norm_decay` exempts.
         head_factor: rate of the head / rate of the encoder.
         norm_decay: False exempts encoder parameters with "norm" or "pos_block" in their name. That is DAFormer's
             rule to the letter: it spares the transformer's LayerNorms, but neither a ResNet's BatchNorms ("bn1") nor
@@ -49,8 +47,6 @@ def parameter_groups(
             split["encoder_norms"].append(parameter)
         else:
             split["encoder"].append(parameter)
-    if not split["head"] or not split["encoder"] + split["encoder_norms"]:
-        raise ValueError("network: expected trainable parameters both under `encoder` and outside it")
     rates = {"encoder": lr, "encoder_norms": lr, "head": lr * head_factor}
     decays = {"encoder": weight_decay, "encoder_norms": 0.0, "head": weight_decay}
     return [
@@ -107,8 +103,6 @@ def rate_factor(step: int, settings: Settings) -> float:
 
 def poly(step: int, total: int, power: float = 0.9) -> float:
     """(1 - step / total) ** power, for step = 0 ... total - 1; zero from `total` on."""
-    if total < 1:
-        raise ValueError(f"total must be at least 1 step, got {total}")
     return float(max(1.0 - step / total, 0.0) ** power)
 
 

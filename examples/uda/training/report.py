@@ -1,4 +1,4 @@
-"""What a run ends with: tables and result.json, curves of losses and mIoU, a panel of predictions."""
+"""What a run shows: tables and result.json, curves of losses and mIoU, a panel of predictions, TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import warnings
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,47 @@ from ..data.class_statistics import absent_classes
 from ..data.labels import colourise
 from ..data.transforms import normalise
 from ..runtime.files import naming_file, write_whole
+from ..runtime.processes import rank_and_world
 from ..runtime.rng import generator
-from .indicators import NAMES as INDICATORS
 
 SMOOTHING = 0.9
 EXAMPLES = Path(__file__).parents[2]
+
+
+class Board:
+    """A run in TensorBoard; does nothing in other processes than the first, or where that is not installed.
+
+    Args:
+        folder: of the run.
+        step: that the run goes on from; what an interrupted run showed of later ones goes.
+    """
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        self.writer: Any = None
+        if rank_and_world()[0] > 0:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except Exception:  # not installed, or broken in one of many ways: no reason for a run to stop
+            return
+        with suppress(UnicodeError):  # it takes no folder whose name the system's encoding lacks
+            self.writer = SummaryWriter(str(folder), purge_step=step or None)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        if self.writer is not None:
+            for name, value in values.items():
+                cost = name in ("images/s", "GiB", "seconds_per_step")
+                group = "cost" if cost else "target" if name.startswith("miou") else "training"
+                self.writer.add_scalar(f"{group}/{name.replace('/', ' per ')}", value, step)
+
+    def picture(self, step: int, path: Path) -> None:
+        """A file, as it is now."""
+        if self.writer is not None:
+            self.writer.add_image("panel", plt.imread(path)[..., :3], step, dataformats="HWC")
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
 
 
 def report(run: Any, confusions: dict[str, Tensor]) -> None:
@@ -87,7 +124,7 @@ def show_panel(run: Any) -> None:
 def draw_curves(metrics: Path, path: Path, first_step: int) -> None:
     """Losses (smoothed) and mIoU over the steps of a metrics.jsonl; a line where self-training begins."""
     rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    names = sorted({key for row in rows for key in row} - {"step", "trust", "seconds_per_step", *INDICATORS})
+    names = sorted({key for row in rows for key in row} - {"step", "trust", "seconds_per_step"})
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
     for name in names:
         steps = [row["step"] for row in rows if name in row]
@@ -129,8 +166,7 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
     for index in np.linspace(0, len(domain) - 1, count).astype(int).tolist():
         image = domain.image(index)
         x = normalise(image)[None].to(run.device)
-        size = x.shape[-2:]
-        columns = {"image": to_picture(image)}
+        columns = {"image": (image * 255).round().byte().permute(1, 2, 0).numpy()}
         if run.validation is not None:
             columns["ground truth"] = colourise(domain.labels(index).numpy(), colours)
         pseudo_label = teacher.predict(x)[0].argmax(0).cpu().numpy()
@@ -145,8 +181,9 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
                 return rebuilt  # type: ignore[no-any-return]
 
             logits = network.predict(x, rebuild)
-            mask = F.interpolate(masks[0].float(), size)[0, 0]  # HRDA's first is that of the whole image
-            columns["mask"] = veil(to_picture(image), mask.cpu().bool().numpy())
+            mask = F.interpolate(masks[0].float(), x.shape[-2:])[0, 0]  # HRDA's first is that of the whole image
+            veiled = np.where(mask.cpu().bool().numpy()[..., None], columns["image"] // 5 + 100, columns["image"])
+            columns["mask"] = veiled.astype(np.uint8)
             columns["from masked features"] = in_colour(logits, colours)
         columns["prediction"] = in_colour(network.predict(x), colours)
         rows.append(columns)
@@ -184,17 +221,6 @@ def save_panel(rows: list[dict[str, NDArray[np.uint8]]], legend: dict[str, NDArr
     plt.close(figure)
 
 
-def to_picture(image: Tensor) -> NDArray[np.uint8]:
-    """(3, H, W) in [0, 1] -> (H, W, 3) bytes."""
-    picture: NDArray[np.uint8] = (image * 255).round().byte().permute(1, 2, 0).numpy()
-    return picture
-
-
 def in_colour(logits: Tensor, colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(1, K, H, W) -> (H, W, 3) colours of the best class."""
     return colourise(logits[0].argmax(0).cpu().numpy(), colours)
-
-
-def veil(picture: NDArray[np.uint8], masked: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The picture with its masked pixels (H, W) greyed."""
-    return np.where(masked[..., None], picture // 5 + 100, picture).astype(np.uint8)

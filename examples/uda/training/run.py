@@ -6,7 +6,7 @@ A run's folder holds settings.json, metrics.jsonl, checkpoint.pt and, at the end
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from .domains import changed_samples, open_data, sample_names
 from .folder import keep_metrics, lock, make_folder, other_processes
 from .models import Models
 from .optimizers import go_on_with, optimizers_of, rate_factor, update
-from .tensorboard import Board
+from .report import Board
 from .watch import GRADIENT, Watch, check_finite, largest_gradient, withhold
 
 # (step of the method, negative while pretraining; batch; models; settings; random choices) -> losses, after backward
@@ -98,9 +98,9 @@ class Run:
             if path.name == PREVIOUS:
                 set_damaged_aside(self.folder)
             batch_size = self.settings.batch_size
-            if text := other_processes(state.get("processes"), state["settings"]["batch_size"], batch_size):
+            if text := other_processes(state["processes"], state["settings"]["batch_size"], batch_size):
                 print(text)
-            for text in changed_samples(state.get("samples", {}), self.samples):
+            for text in changed_samples(state["samples"], self.samples):
                 print(text)
             self.evaluated = keep_metrics(self.metrics, self.step, self.total)
         self.evaluated = from_first(lambda: self.evaluated)
@@ -116,7 +116,7 @@ class Run:
             self.models.teacher.load_state_dict(state["teacher"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 go_on_with(optimizer, saved)
-            if state.get("scaler"):  # fp16's
+            if state["scaler"]:  # fp16's
                 self.models.scaler.load_state_dict(state["scaler"])
             self.step = self.saved = int(state["step"])
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -134,17 +134,12 @@ class Run:
                 file.write(json.dumps({"step": self.step, **rounded}) + "\n")
             self.board.scalars(self.step, values)
 
-    def evaluate(self, also: Mapping[str, float] | None = None) -> dict[str, Tensor]:
+    def evaluate(self) -> dict[str, Tensor]:
         """Confusion matrices of student and teacher on the target's validation split; logs their mIoU.
 
         Empty where the target has no labels.
-
-        Args:
-            also: is logged with it, in the same line.
         """
         if self.validation is None:
-            if also:
-                self.log(**also)
             return {}
         self.average_buffers()
         networks, window = {"student": self.models.network}, self.settings.eval_window
@@ -155,14 +150,8 @@ class Run:
                 name: evaluate(network, self.validation, len(self.models.classes), self.device, name, window)
                 for name, network in networks.items()
             }
-        self.log(
-            **{
-                f"{mean}_{name}": miou
-                for mean, by_name in self.means(confusions).items()
-                for name, miou in by_name.items()
-            },
-            **(also or {}),
-        )
+        means = self.means(confusions)
+        self.log(**{f"{mean}_{name}": miou for mean, miou_of in means.items() for name, miou in miou_of.items()})
         self.evaluated.add(self.step)
         return confusions
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,23 +20,6 @@ class NotFinite(ValueError):
     """Training has diverged."""
 
 
-@dataclass
-class Told:
-    """What one step told, on its way from the device: losses, then the processes' sums of the two flags."""
-
-    step: int
-    names: list[str]
-    values: Tensor
-    copied: torch.cuda.Event | None = None
-
-    def read(self) -> tuple[dict[str, float], bool, bool]:
-        """Losses of this process; whether one of any process is not finite; whether any was asked to stop."""
-        if self.copied is not None:
-            self.copied.synchronize()
-        *losses, broken, asked = self.values.tolist()
-        return dict(zip(self.names, losses)), broken > 0, asked > 0
-
-
 class Watch:
     """Reads what a step told one step later, when a GPU has long computed it, so that it is never waited for.
 
@@ -47,7 +29,8 @@ class Watch:
 
     def __init__(self, data: Batches, folder: Path) -> None:
         self.data, self.folder = data, folder
-        self.pending: deque[Told] = deque()
+        # step, names, and on its way from the device: losses, then the processes' sums of the two flags
+        self.pending: deque[tuple[int, list[str], Tensor, torch.cuda.Event | None]] = deque()
 
     def note(self, step: int, losses: dict[str, Tensor], asked: bool = False) -> Tensor:
         """Takes down what a step tells; returns on the device whether its update must be withheld.
@@ -59,15 +42,12 @@ class Watch:
         values = torch.stack([loss.detach().float() for loss in losses.values()])
         broken = (~values.isfinite()).any().float()
         flags = sum_over_ranks(torch.stack([broken, torch.full_like(broken, float(asked))]))
-        told = torch.cat([values, flags])
+        told, copied = torch.cat([values, flags]), None
         if told.is_cuda:
-            host = torch.empty(told.shape, dtype=told.dtype, pin_memory=True)
-            host.copy_(told, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-            self.pending.append(Told(step, list(losses), host, event))
-        else:
-            self.pending.append(Told(step, list(losses), told))
+            told = torch.empty(told.shape, pin_memory=True).copy_(told, non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record()
+        self.pending.append((step, list(losses), told, copied))
         return flags[0] > 0
 
     def look(self, now: bool = False) -> tuple[dict[str, float], bool]:
@@ -82,11 +62,14 @@ class Watch:
         losses: dict[str, float] = {}
         stopped = False
         while len(self.pending) > (0 if now else 1):
-            told = self.pending.popleft()
-            losses, broken, asked = told.read()
-            stopped |= asked
+            step, names, told, copied = self.pending.popleft()
+            if copied is not None:
+                copied.synchronize()
+            *values, broken, asked = told.tolist()
+            losses = dict(zip(names, values))
+            stopped |= asked > 0
             if broken:
-                raise NotFinite(self._explain(told.step, losses))
+                raise NotFinite(self._explain(step, losses))
             losses.pop(GRADIENT, None)
         return losses, stopped
 

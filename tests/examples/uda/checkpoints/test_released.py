@@ -11,7 +11,7 @@ import torch
 from parity import PARITY_DIR
 from released_files import checkpoint
 from uda.checkpoints.released import from_released, load_released, read_weights_only, released_settings
-from uda.networks import build_network
+from uda.networks.build import build_network
 
 pytest.importorskip("segmentation_models_pytorch")
 

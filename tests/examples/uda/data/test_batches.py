@@ -5,7 +5,7 @@ import pytest
 import torch
 from image_files import write
 from PIL import Image
-from uda.data.batches import Batches, batches, zero_margins
+from uda.data.batches import Batches, batches, without_margins
 from uda.data.domain import open_domain
 from uda.data.labels import IGNORE
 from uda.data.rare_class import RareClassSampler
@@ -38,7 +38,7 @@ def test_samples_depend_on_seed_step_and_number_alone(scenes):
 
 def test_margins_are_not_trusted(scenes):
     source, target = open_domain(f"gta5:{scenes[0]}"), open_domain(f"cityscapes:{scenes[1]}")
-    trusted = Batches(source, target, (32, 64), 2, 0, margins=(3, 5))[0].target_trusted
+    trusted = Batches(source, target, (32, 64), 2, 0, margins=(3, 5, 0, 0))[0].target_trusted
     assert trusted.shape == (2, 32, 64)
     assert not trusted[:, :3].any()
     assert not trusted[:, -5:].any()
@@ -68,13 +68,11 @@ def test_margins_of_the_image_are_cropped_with_it(scenes):
         assert torch.equal(trusted, expected.flip(-1) if flipped else expected)
     crops = Batches(source, target, (24, 48), 8, 0, **options)[0].target_trusted
     assert len({float(trusted.mean()) for trusted in crops}) > 1  # by where they lie
-    with pytest.raises(ValueError, match=r"margins: expected \(top, bottom\) or .*got \(1, 2, 3\)"):
-        Batches(source, target, (24, 48), 1, 0, margins=(1, 2, 3))
 
 
 def test_small_images_are_filled_up(gta5, scenes):
     small, target = open_domain(f"gta5:{gta5}"), open_domain(f"cityscapes:{scenes[1]}")
-    batch = Batches(small, target, (60, 96), 2, seed=0, margins=(4, 6))[0]
+    batch = Batches(small, target, (60, 96), 2, seed=0, margins=(4, 6, 0, 0))[0]
     assert batch.source_images.shape == batch.target_images.shape == (2, 3, 60, 96)
     torch.testing.assert_close(batch.source_images[0, :, :5, :8], normalise(torch.full((3, 5, 8), 7 / 255)))
     assert not batch.source_images[:, :, 5:].any() and not batch.source_images[:, :, :, 8:].any()
@@ -122,15 +120,14 @@ def test_rare_class_samples_depend_on_seed_step_and_number_alone(sparse, scenes)
     assert torch.equal(whole.target_images, evenly.target_images)
 
 
-def test_zero_margins() -> None:
+def test_margins() -> None:
     weights = torch.ones(2, 6, 3)
-    out = zero_margins(weights, top=1, bottom=2)
+    out = without_margins(weights, 1, 2, 0, 1)
     assert out[:, :, 0].tolist() == [[0, 1, 1, 1, 0, 0]] * 2
+    assert out[0, 2].tolist() == [1, 1, 0]
     assert weights.min() == 1.0
-    assert zero_margins(weights, 0, 0).min() == 1.0
-    assert zero_margins(weights, 4, 4).max() == 0.0
-    with pytest.raises(ValueError, match="top=-1"):
-        zero_margins(weights, top=-1)
+    assert without_margins(weights, 0, 0, 0, 0).min() == 1.0
+    assert without_margins(weights, 4, 7, 0, 0).max() == without_margins(weights, 0, 0, 3, 4).max() == 0.0
 
 
 def test_the_files_of_a_batch(scenes):

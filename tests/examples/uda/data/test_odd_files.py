@@ -14,8 +14,8 @@ from image_files import write, write_png16
 from PIL import Image
 from uda.data.batches import Batches
 from uda.data.domain import open_domain
-from uda.data.folders import files_below, images_below
 from uda.data.images import read_ids, read_rgb
+from uda.data.layouts import files_below, images_below
 
 CLASSES = {"classes": [{"name": str(k), "ids": [k], "colour": [9 * k, 0, 0]} for k in range(1, 17)], "ignore": [0]}
 UPRIGHT = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)

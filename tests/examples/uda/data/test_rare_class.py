@@ -68,5 +68,3 @@ def test_redraws_end() -> None:
 def test_wrong_input() -> None:
     with pytest.raises(ValueError, match=r"pixel_counts.*\{0: 0\}"):
         class_probabilities({0: 0})
-    with pytest.raises(ValueError, match=r"temperature.*0"):
-        class_probabilities({0: 1}, temperature=0)

@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
-from uda.networks import Encoder, checkpoint_activations
+from uda.networks.backbones import Encoder
+from uda.networks.checkpointing import checkpoint_activations
 from uda.networks.small import SmallEncoder
 
 # blocks, and the most that may be kept for the backward, relative to what is kept without
@@ -18,7 +19,11 @@ def encoder_of(name):
     if name == "small":
         return SmallEncoder()
     pytest.importorskip("segmentation_models_pytorch")
-    return Encoder(name, drop_path=0.5 if name.startswith("mit") else None)
+    encoder = Encoder(name)
+    for module in encoder.modules():
+        if hasattr(module, "drop_prob"):
+            module.drop_prob = 0.5
+    return encoder
 
 
 def run(encoder, images):

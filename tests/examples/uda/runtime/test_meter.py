@@ -27,19 +27,16 @@ def test_pace_leaves_out_what_is_no_step(monkeypatch):
     assert in_short({"images/s": 4.0, "GiB": 1.2345}) == {"images/s": "4", "GiB": "1.23"}
 
 
-def test_pace_of_steps_of_two_kinds(monkeypatch):
-    """Three short ones to one long: four in nine seconds."""
+def test_pace_is_that_since_it_was_last_asked_for(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    meter = Meter(torch.device("cpu"), images=9, period=4)
+    meter = Meter(torch.device("cpu"), images=9)
     assert "images/s" not in meter.values()
-    meter.tick()
-    for number, seconds in enumerate((2, 2, 3, 2, 2, 2, 3, 2, 2)):
-        now[0] += seconds
-        meter.tick()
-        if number == 1:  # not yet a period
-            assert meter.values()["images/s"] == pytest.approx(4.5)
-    assert meter.values()["images/s"] == pytest.approx(4)
+    for every, pace in ((2, 4.5), (3, 3.0)):
+        for _ in range(4):
+            now[0] += every
+            meter.tick()
+        assert meter.values()["images/s"] == pytest.approx(pace)
 
 
 def test_memory():

@@ -8,14 +8,15 @@ from uda.data.transforms import normalise
 from uda.runtime.rng import generator
 from uda.selftraining.colours import (
     WEAK,
+    Colours,
     colour_jitter,
-    draw_colours,
     draw_jitter,
     gaussian_blur,
     hue_matrix,
-    strong_augment,
+    recoloured,
+    strong,
     turn_hue,
-    weak_augment,
+    weak,
 )
 
 
@@ -30,7 +31,7 @@ def test_hue_turns_round():
 
 def test_jitter_of_strength_zero_is_the_identity():
     x = torch.rand(3, 8, 8)
-    colours = draw_colours(generator(0), 0.0)
+    colours = Colours(draw_jitter(generator(0), (0.0,) * 4), None)
     assert len(colours.jitter) == 4
     torch.testing.assert_close(colour_jitter(x, colours.jitter, hue_matrix(colours.turn)), x, atol=1e-5, rtol=0)
 
@@ -49,8 +50,8 @@ def test_blur_is_a_gaussian(sigma):
 
 def test_augmentation_is_per_sample():
     x = normalise(torch.rand(3, 3, 12, 12))
-    whole = strong_augment(x, [generator("a", i) for i in range(3)])
-    torch.testing.assert_close(strong_augment(x[1:2], [generator("a", 1)])[0], whole[1])
+    whole = recoloured(x, [strong(generator("a", i)) for i in range(3)])
+    torch.testing.assert_close(recoloured(x[1:2], [strong(generator("a", 1))])[0], whole[1])
 
 
 def test_weak_colours():
@@ -61,6 +62,6 @@ def test_weak_colours():
         assert (values - centre).abs().max() <= strength
         assert (values - centre).abs().max() > 0.95 * strength
     images = normalise(torch.rand(200, 3, 4, 4))
-    changed = weak_augment(images, [generator(i) for i in range(200)])
+    changed = recoloured(images, [weak(generator(i)) for i in range(200)])
     same = (changed - images).abs().amax((1, 2, 3)) < 1e-5
     assert same.float().mean().item() == pytest.approx(0.1, abs=0.05)

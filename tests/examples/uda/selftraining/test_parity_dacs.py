@@ -7,7 +7,7 @@ import pytest
 import torch
 from parity import Parity, quirk_labels, quirk_weights
 from torch import Tensor, nn
-from uda.data.batches import zero_margins
+from uda.data.batches import without_margins
 from uda.selftraining.mixing import class_mask, mix, present_ids
 from uda.selftraining.teacher import ema_alpha, pseudo_label, update_teacher
 
@@ -48,7 +48,7 @@ def test_pseudo_label_and_margins(dacs: Parity) -> None:
     labels, weights = pseudo_label(teacher_logits(dacs))
     assert torch.equal(labels, dacs["pseudo_label"])
     assert weights.float().unique().item() == dacs["pseudo_weight_value"].item()  # the reference keeps float32
-    margins = zero_margins(weights.float(), top=15, bottom=12)
+    margins = without_margins(weights.float(), 15, 12, 0, 0)
     assert torch.equal(margins.double(), dacs["filtered_weight"])
     y, x = torch.arange(48).view(-1, 1), torch.arange(64)
     trusted = ((3 * y + x) % 5 != 0).float()

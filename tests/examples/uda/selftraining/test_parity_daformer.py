@@ -15,6 +15,10 @@ def daformer() -> Parity:
     return Parity("daformer_pieces")
 
 
+def labels_of(daformer: Parity) -> torch.Tensor:
+    return daformer["fd.label"].squeeze(1).long()
+
+
 @pytest.mark.parametrize("temperature", [0.01, 0.1])
 def test_class_probabilities(daformer: Parity, temperature: float) -> None:
     counts = {int(k): count for k, count in daformer.meta["rcs_pixel_counts"].items()}
@@ -27,8 +31,8 @@ def test_class_probabilities(daformer: Parity, temperature: float) -> None:
 @pytest.mark.parametrize("factor", [4, 8, 16, 32])
 @pytest.mark.parametrize("min_ratio", [0.75, 0.5])
 def test_downscale_labels(daformer: Parity, factor: int, min_ratio: float) -> None:
-    labels = daformer["fd.label"]
-    assert torch.equal(downscale_labels(labels, factor, min_ratio), daformer[f"downscale.sf{factor}.mr{min_ratio}"])
+    found = downscale_labels(labels_of(daformer), factor, 19, min_ratio)
+    assert torch.equal(found, daformer[f"downscale.sf{factor}.mr{min_ratio}"].squeeze(1))
 
 
 def test_feature_distance(daformer: Parity) -> None:
@@ -36,7 +40,7 @@ def test_feature_distance(daformer: Parity) -> None:
     assert recipe["classes"] == STREETS.things
     feats = daformer.wave((2, 64, 4, 6)).requires_grad_()
     imagenet = daformer.wave((2, 64, 4, 6), shift=0.8)
-    weights = thing_weights(daformer["fd.label"], [imagenet], recipe["classes"], num_classes=19)
+    weights = thing_weights(labels_of(daformer), [imagenet], recipe["classes"], num_classes=19)
     loss = recipe["lam"] * feature_distance([feats], [imagenet], weights)
     assert loss.item() == pytest.approx(recipe["loss_f64"], rel=1e-9)
     loss.backward()

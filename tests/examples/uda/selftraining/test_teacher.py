@@ -63,11 +63,6 @@ def test_update_leaves_buffers_gradients_and_student_alone() -> None:
     assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
 
 
-def test_update_of_other_architectures_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"same parameters.*2 and 1"):
-        update_teacher(nn.Linear(2, 2), nn.Linear(2, 2, bias=False), 1, 0.9)
-
-
 def test_teacher_has_batch_statistics_but_no_dropout() -> None:
     student = student_with_dropout().eval()
     teacher = make_teacher(student)
@@ -121,11 +116,6 @@ def test_pseudo_label_of_half_precision(dtype: torch.dtype) -> None:
     _, weights = pseudo_label(torch.randn(1, 5, 32, 32).to(dtype) * 4)
     assert weights.dtype == torch.float32
     assert 0 < weights[0, 0, 0] < 1
-
-
-def test_pseudo_label_of_no_batch() -> None:
-    with pytest.raises(ValueError, match=r"logits.*\(B, K, H, W\).*\(3, 4, 5\)"):
-        pseudo_label(torch.zeros(3, 4, 5))
 
 
 def test_buffers_are_averaged_where_wanted() -> None:

@@ -26,7 +26,6 @@ def test_layouts_are_known_before_files_are_looked_for():
     ("before", "now", "lines"),
     [
         ({"source": ["a", "b"]}, {"source": ["b", "a"]}, []),
-        ({}, {"source": ["a"]}, []),  # of a version that did not keep them
         ({"source": ["a"]}, {"source": ["a", "c", "d", "b", "e"]}, ["source: .* 4 more \\(b, c, d, ...\\)$"]),
         ({"target": ["a", "b", "c"]}, {"target": ["b", "x"]}, ["target: .* 1 more \\(x\\) and 2 fewer \\(a, c\\)$"]),
         ({"source": ["a"], "validation": ["v"]}, {"source": ["b"]}, ["source: ", "validation: .* 1 fewer \\(v\\)$"]),

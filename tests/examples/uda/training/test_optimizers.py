@@ -60,14 +60,6 @@ def test_every_trainable_parameter_once() -> None:
     assert len(params) == len({id(p) for p in params})
 
 
-def test_a_network_without_head() -> None:
-    network = nn.Module()
-    network.encoder = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match=r"network.*`encoder`"):
-        parameter_groups(network, 1.0, 0.0)
-    assert torch.is_grad_enabled()
-
-
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
 def test_changed_rates_hold_after_resuming(kind: str) -> None:
     """Moments are the checkpoint's, rates and decays those of the settings."""

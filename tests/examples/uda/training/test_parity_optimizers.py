@@ -7,7 +7,7 @@ import json
 import pytest
 from parity import PARITY_DIR
 from uda.checkpoints.released import rename
-from uda.networks import build_network
+from uda.networks.build import build_network
 from uda.settings import Settings, preset_values
 from uda.training.optimizers import optimizers_of
 

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 from image_files import write
-from uda.training.tensorboard import Board
+from uda.training.report import Board
 
 
 def test_scalars_and_pictures_are_shown(tmp_path):
