@@ -29,7 +29,7 @@ from uda.checkpoints.evaluation import (
     mean_iou,
     save_prediction,
 )
-from uda.checkpoints.loading import WHICH, Loaded, add_arguments, load_networks, pixels
+from uda.checkpoints.loading import WHICH, Loaded, add_arguments, load_networks, size_and_window
 from uda.data.domain import Domain, open_domain
 from uda.data.labels import CITYSCAPES_NAMES
 from uda.runtime.command import command
@@ -43,9 +43,8 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     device = start_processes(args.device)
     first = rank_and_world()[0] == 0
     loaded = load_networks(args.checkpoint, WHICH if args.which == "both" else (args.which,))
-    size = tuple(args.size) if args.size else loaded.size
-    window = loaded.window if args.window is None else args.window
-    domain = open_domain(target_of(loaded, args.target), args.split, size if size and all(size) else None)
+    size, window = size_and_window(loaded, args)
+    domain = open_domain(target_of(loaded, args.target), args.split, size)
     classes = subset_of(loaded, domain, args.classes)
     domain.check_labels()
     file = loaded.path
@@ -158,10 +157,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--split", default="val", help="train or val, where the layout has splits (default: val)")
     add("--which", default="both", choices=(*WHICH, "both"), help="networks to evaluate, where there are both")
     add("--classes", default="all", choices=tuple(SUBSETS), help="classes that mIoU is taken over (default: all)")
-    size = (
-        "frame that images, not labels, are resized to fit; 0 0: none (default: the run's; released files: the paper's)"
-    )
-    add("--size", type=pixels, nargs=2, metavar=("ROWS", "COLS"), help=size)
     add("--save", default="", metavar="FOLDER", help="write predictions there, as train ids and coloured")
     add("--json", default="", metavar="FILE", help="where results go (default: evaluation.json beside the checkpoint)")
     return parser

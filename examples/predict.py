@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from uda.checkpoints.evaluation import predict_ids, prediction_files, save_prediction
-from uda.checkpoints.loading import WHICH, Loaded, add_arguments, load_networks, pixels
+from uda.checkpoints.loading import WHICH, add_arguments, load_networks, pixels, size_and_window
 from uda.data.domain import fit
 from uda.data.images import read_rgb
 from uda.data.layouts import images_below
@@ -38,9 +38,8 @@ def main(words: Sequence[str] | None = None) -> int:
         refuse_to_overwrite(jobs, args.overlay)
     loaded = load_networks(args.checkpoint, (args.which,))
     print(loaded)
-    size = frame(loaded, args.size)
+    size, window = size_and_window(loaded, args)
     Image.MAX_IMAGE_PIXELS = args.max_pixels // 2  # above which Pillow warns; it refuses twice as many
-    window = loaded.window if args.window is None else args.window
     device = start_processes(args.device)
     network = loaded.networks[args.which].to(device)
 
@@ -98,13 +97,6 @@ def refuse_to_overwrite(jobs: Jobs, overlay: bool) -> None:
         raise FileExistsError(f"{existing[0]}{more} exist already; give another --out, or --overwrite")
 
 
-def frame(loaded: Loaded, size: Sequence[int] | None) -> tuple[int, int] | None:
-    """The (rows, cols) that images are resized to fit, by default as in evaluation; None: they stay as they are."""
-    if size is None:
-        return loaded.size
-    return (size[0], size[1]) if all(size) else None
-
-
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
@@ -113,8 +105,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--out", required=True, metavar="FOLDER", help="where predictions go, in the tree of the images")
     add("--overlay", action="store_true", help="write the colours over the image too, half transparent")
     add("--which", default="student", choices=WHICH, help="network to predict with (default: student)")
-    size = "frame that images are resized to fit for the network; 0 0: none (default: as evaluated, by evaluate.py too)"
-    add("--size", type=pixels, nargs=2, metavar=("ROWS", "COLS"), help=size)
     most = "refuse images of more pixels (default: Pillow's own, 179 million; every class takes 4 bytes a pixel)"
     add("--max-pixels", type=pixels, default=2 * (Image.MAX_IMAGE_PIXELS or 0), metavar="N", help=most)
     return parser

@@ -200,9 +200,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = "default: the run's; of released HRDA and VFM-UDA 1024"
     window = f"side of sliding windows that overlap by half; 0: whole images ({default})"
     add("--window", type=pixels, metavar="PIXELS", help=window)
+    size = (
+        "frame that images, not labels, are resized to fit for the network; 0 0: none (default: the run's; of released "
+        "files the paper's)"
+    )
+    add("--size", type=pixels, nargs=2, metavar=("ROWS", "COLS"), help=size)
     add("--overwrite", action="store_true", help="replace files that exist")
     add("--device", default="auto", help="auto, cpu, cuda, mps")
     add("--traceback", action="store_true", help="after an error, show where it came from")
+
+
+def size_and_window(loaded: Loaded, args: argparse.Namespace) -> tuple[tuple[int, int] | None, int]:
+    """What the options say, or else the checkpoint; see `Loaded`."""
+    size = loaded.size if args.size is None else (args.size[0], args.size[1])
+    return size if size and all(size) else None, loaded.window if args.window is None else args.window
 
 
 def pixels(word: str) -> int:

@@ -5,7 +5,6 @@ Images come out upright and with 8 bits a channel, labels with the ids that the 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -150,8 +149,7 @@ def raw_mode(file: Any) -> str:
 def bits_of_bmp(path: Path) -> int:
     """Bits per pixel. Pillow reads grey files of 4 as if they had 8."""
     with path.open("rb") as file:
-        bits: int = struct.unpack("<H", file.read(30)[28:])[0]
-    return bits
+        return int.from_bytes(file.read(30)[28:], "little")
 
 
 def first_channel(path: Path) -> NDArray[np.uint16]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -60,10 +61,9 @@ class RareClassSampler:
     def __init__(
         self, image_pixels: Sequence[Mapping[int, int]], temperature: float = 0.01, min_pixels: int = 3000
     ) -> None:
-        totals: dict[int, int] = {}
+        totals: Counter[int] = Counter()
         for pixels in image_pixels:
-            for k, count in pixels.items():
-                totals[k] = totals.get(k, 0) + count
+            totals.update(pixels)
         self.classes, self.probabilities = class_probabilities(totals, temperature)
         self.min_pixels = min_pixels
         any_pixel = images_per_class(image_pixels, 0)

@@ -111,13 +111,9 @@ class HRDA(Segmentor):
         return [self.encoder, decoder.head, decoder.attention]
 
     def draw_box(self, size: tuple[int, int], generator: torch.Generator | None = None) -> Box:
-        """Draw the detail crop of a training step, on the grid of the context logits.
+        """Draw the detail crop of a training step in images of size (H, W), on the grid of the context logits.
 
         As in HRDA's code the last position that would fit is never drawn.
-
-        Args:
-            size: (H, W) of the full-scale images.
-            generator: CPU generator; the global CPU RNG by default.
         """
         edges = []
         for length in size:
@@ -128,10 +124,9 @@ class HRDA(Segmentor):
         return Box(*edges)
 
     def encode(self, images: Tensor, box: Box | None = None) -> HRDAFeatures:
-        """Encode both resolutions.
+        """Images (B, 3, H, W) at full scale to the levels of both resolutions.
 
         Args:
-            images: (B, 3, H, W) at full scale.
             box: the detail crop of a training step; None for crops over the whole image that overlap by half.
         """
         size = (images.shape[-2], images.shape[-1])
@@ -153,12 +148,9 @@ class HRDA(Segmentor):
         return upsample(self(padded, rebuild), padded.shape[-2:])[..., :height, :width]
 
     def loss(self, feats: HRDAFeatures, labels: Tensor, weights: Tensor | float = 1.0) -> Tensor:
-        """(1 - d) * CE(fused) + d * CE(detail), with d = detail_weight.
+        """(1 - d) * CE(fused) + d * CE(detail), with d = detail_weight; of features that one box was encoded with.
 
-        Args:
-            feats: what `encode` with a box or `rebuild` returned.
-            labels: (B, H, W) int64 at full scale, 255 where ignored.
-            weights: (B, H, W) or a number.
+        Labels (B, H, W) and weights are those of the images at full scale.
         """
         (box,) = feats.boxes
         logits: HRDALogits = self.decoder(feats)

@@ -30,10 +30,7 @@ def into_shared_memory(tensors: Collection[Tensor]) -> None:
     """Moves a batch's tensors, in place, to shared memory, through which a worker hands them over.
 
     The loader would do it by itself in a thread of the worker; an error there is lost, and the run would wait for the
-    batch for ever.
-
-    Raises:
-        OSError: there is too little of it, or the worker has too many files open.
+    batch for ever. Raises OSError where there is too little of it, or the worker has too many files open.
     """
     try:
         for x in tensors:
