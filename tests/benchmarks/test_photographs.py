@@ -160,6 +160,15 @@ def test_each_pixel_counts_confident_ones_alone():
     assert steps.each_pixel(now)[2].tolist() == [[[1.0, 0.0]]]
 
 
+def test_balanced_pixels_weigh_as_much_on_average_and_rare_ones_more():
+    labels = torch.tensor([[[0, 0, 0, 0, 0, 0, 0, 0, 0, 1]]])
+    both = torch.zeros(1, 3, 1, 10), labels, torch.full((1, 1, 10), 0.5)
+    now = steps.Now(0, None, trainers.Settings(mrm_augment=False), None, both, both, both, None, None)
+    weights = steps.balanced(now)[2]
+    assert weights.mean() == pytest.approx(0.5)
+    assert weights[0, 0, 9] / weights[0, 0, 0] == pytest.approx(3)
+
+
 def test_noise_changes_about_its_share_of_the_labels():
     cfg, labels = trainers.Settings(), torch.zeros(4, 96, 128, dtype=torch.int64)
     noisy = steps.with_noise(labels, 0.3, 10, trainers.Draws(cfg, 5, 10))
