@@ -64,7 +64,7 @@ def each_pixel(now: Now) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def balanced(now: Now) -> tuple[Tensor, Tensor, Tensor]:
-    """The target images; pixels weigh one over the root of their label's share of the batch, on average as published."""
+    """The target images; pixels weigh one over the root of their label's share of the batch; on average as before."""
     images, labels, weights = target(now)
     rarity = torch.bincount(labels.flatten()).clamp(min=1)[labels] ** -0.5
     return images, labels, weights * rarity / rarity.mean()
