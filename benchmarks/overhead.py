@@ -7,7 +7,7 @@
 
 Steps of all arms alternate in one process, on one network, with one batch, through the trainers' own step function:
 "baseline" without MRM, "again" the same once more (the benchmark's own noise), "mrm" as in the paper, "mask-only" with
---no-mrm-rebuild, "mixed" and "masked" on features that the step has anyway, and "floor" with the Rebuilder replaced by
+--mrm-mask-only, "mixed" and "masked" on features that the step has anyway, and "floor" with the Rebuilder replaced by
 the identity, which nothing that sends target features through encoder and decoder can undercut. With --derive only the
 baseline is run; to each of its steps the separately timed parts that an arm adds are added ("mask-only", which adds
 projectors and a copy of the features to the floor, is left out). With --repeats 0 only one step of "baseline", "mrm",

@@ -72,7 +72,7 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         "device": str(device),
     }
     if first:
-        out.write_text(json.dumps(result, indent=2) + "\n")
+        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         print(iou_table(confusions, loaded.names, classes))
         print(mean_in_words(confusions, loaded.names, classes))
         print(f"results: {out}" + (f"; pictures: {pictures}" if pictures else ""))

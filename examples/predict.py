@@ -18,13 +18,13 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 from uda.checkpoints.evaluation import predict_ids, prediction_files, save_prediction
 from uda.checkpoints.loading import WHICH, Loaded, add_arguments, load_networks, pixels
 from uda.data.domain import fit
 from uda.data.folders import images_below
 from uda.data.images import read_rgb
 from uda.runtime.command import command
+from uda.runtime.output import progress, say
 from uda.runtime.processes import start_processes
 
 Jobs = dict[Path, Path]  # output without ending -> image
@@ -45,8 +45,7 @@ def main(words: Sequence[str] | None = None) -> int:
     network = loaded.networks[args.which].to(device)
 
     failed = 0
-    bar = tqdm(jobs.items(), unit="image", dynamic_ncols=True)
-    for base, path in bar:
+    for base, path in progress(jobs.items(), len(jobs), unit="image"):
         try:
             picture = read_rgb(path)
             x = fit(torch.from_numpy(picture).permute(2, 0, 1), size)
@@ -59,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> int:
         else:
             save_prediction(base, predicted, loaded.colours, picture if args.overlay else None)
             continue
-        bar.write(problem, file=sys.stderr)
+        say(problem, file=sys.stderr)
         failed += 1
     print(f"{len(jobs) - failed} of {len(jobs)} images predicted: {args.out}")
     return failed

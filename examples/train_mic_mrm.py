@@ -60,7 +60,7 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
         with autocast():
             rebuilt = network.rebuild(feats, lambda levels: mrm.rebuild(levels, next(masks))[0])
             loss = mrm.loss_weight * network.loss(rebuilt, labels, weights)
-        backward(name if name.startswith("mrm") else f"mrm {name}", loss)
+        backward(name, loss)
 
     # supervised, on the source; things stay close to the ImageNet encoder's features (DAFormer)
     if only_source and cfg.augment_source:
@@ -85,8 +85,7 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
     if step > 0:
         update_teacher(teacher, network, step, cfg.alpha)
     with torch.no_grad(), autocast():
-        logits = teacher.predict(target)
-    labels, weights = pseudo_label(logits, cfg.threshold)
+        labels, weights = pseudo_label(teacher.predict(target), cfg.threshold)
     weights = mean_over_ranks(weights) * batch.target_trusted
     losses["trust"] = weights.mean()
 
@@ -101,7 +100,7 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
         loss = network.loss(leaves, mixed_labels, mixed_weights)
     backward("mixed", loss)
     if mrm is not None and cfg.mrm_on == "mixed":
-        mrm_backward("mixed", mixed, leaves, mixed_labels, mixed_weights)
+        mrm_backward("mrm mixed", mixed, leaves, mixed_labels, mixed_weights)
     join(feats, leaves)
 
     # masked image consistency: the target with blocks removed must give the same pseudo-labels (MIC)
@@ -113,14 +112,16 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
             loss = network.loss(leaves, labels, weights)
         backward("masked", loss)
         if mrm is not None and cfg.mrm_on == "masked":
-            mrm_backward("masked", masked, leaves, labels, weights)
+            mrm_backward("mrm masked", masked, leaves, labels, weights)
         join(feats, leaves)
 
     # masked representation modeling, in a pass of its own
-    own = {"mrm": (target, labels, weights), "mrm source": (source, source_labels, torch.ones_like(weights))}
-    names = {"target": ["mrm"], "source": ["mrm source"], "both": ["mrm", "mrm source"]}.get(cfg.mrm_on, [])
-    for name in names if mrm is not None else []:
-        images, y, w = own[name]
+    own = {}
+    if mrm is not None and cfg.mrm_on in ("target", "both"):
+        own["mrm"] = target, labels, weights
+    if mrm is not None and cfg.mrm_on in ("source", "both"):
+        own["mrm source"] = source, source_labels, torch.ones_like(weights)
+    for name, (images, y, w) in own.items():
         images = draws.colours(name, images) if cfg.mrm_augment else images
         with autocast():
             feats = network.encode(images, draws.box(name, network, images))

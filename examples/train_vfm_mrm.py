@@ -53,8 +53,8 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
 
     # pseudo-labels of the target and of its mirror image; one weight for all of it: the share of confident pixels
     with torch.no_grad(), models.autocast():
-        logits, mirrored = teacher.predict(target), teacher.predict(target.flip(-1))
-    labels, weights = confident_label(mirrored_probabilities(logits, mirrored), cfg.threshold)
+        probabilities = mirrored_probabilities(teacher.predict(target), teacher.predict(target.flip(-1)))
+        labels, weights = confident_label(probabilities, cfg.threshold)
     weights = mean_over_ranks(weights) * batch.target_trusted
     losses["trust"] = weights.mean()
 

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mrm_loss.checks import check_reduction, describe
-from mrm_loss.inputs import check_labels, check_weights
+from mrm_loss.checks import check, check_labels, check_weights, describe
 
 
 def weighted_cross_entropy(
@@ -34,19 +33,14 @@ def weighted_cross_entropy(
     Raises:
         TypeError, ValueError: an argument does not fit; the message names it.
     """
-    labels = check_labels(labels, "labels")
-    weights = check_weights(weights, labels, "weights")
-    if logits.ndim != 4 or (logits.shape[0], *logits.shape[2:]) != tuple(labels.shape):
+    labels = check_labels("labels", labels, logits)
+    weights = check_weights("weights", weights, labels)
+    check(reduction in ("mean", "valid"), "reduction", '"mean" or "valid"', reduction)
+    if logits.ndim != 4 or logits.shape[2:] != labels.shape[1:]:
         raise ValueError(f"logits: expected (B, K, H, W) for labels {tuple(labels.shape)}, got {describe(logits)}")
-    return reduced_cross_entropy(logits, labels, weights, ignore_index, check_reduction(reduction))
 
-
-def reduced_cross_entropy(
-    logits: Tensor, labels: Tensor, weights: Tensor | float, ignore_index: int, reduction: str
-) -> Tensor:
-    """`weighted_cross_entropy` of arguments that were checked; copies nothing between devices."""
     logits = logits.float() if logits.itemsize < 4 else logits
-    ce = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")  # 0 where ignored
+    ce = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")  # (B, H, W), 0 where ignored
     valid = labels != ignore_index
     if isinstance(weights, Tensor) and weights.ndim > 0:
         weights = torch.where(valid, weights.to(ce.dtype), 0.0)  # chosen: NaN times zero would be NaN

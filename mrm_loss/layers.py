@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -16,11 +14,10 @@ class Projector(nn.Sequential):
     Transposed convolutions, each of which doubles the size, a 1 x 1 convolution and a norm.
     """
 
-    def __init__(self, embed_dim: int, channels: int, factor: int, grid_size: tuple[int, int]) -> None:
+    def __init__(self, embed_dim: int, channels: int, factor: int) -> None:
         layers: list[nn.Module] = []
         width = embed_dim
-        doublings = factor.bit_length() - 1
-        for i in range(doublings):
+        for i in range(factor.bit_length() - 1):
             if i > 0:
                 layers += [ChannelNorm(width, eps=1e-6), nn.GELU()]
             narrow = embed_dim // 2 if i == 0 else embed_dim // 4
@@ -28,51 +25,13 @@ class Projector(nn.Sequential):
             width = narrow
         super().__init__(*layers, nn.Conv2d(width, channels, kernel_size=1), ChannelNorm(channels, eps=1e-6))
 
-        self.joined = False
-        if doublings:
-            up: Any = layers[-1]
-            pixels = grid_size[0] * grid_size[1] * 4**doublings
-            # multiply-adds for one image; a transposed convolution has 4 taps per pixel, 16 per weight
-            two = pixels * width * (4 * up.in_channels + channels)
-            one = pixels * 4 * up.in_channels * channels + 16 * up.in_channels * width * channels
-            self.joined = one < two
-
-    def forward(self, x: Tensor) -> Tensor:
-        *layers, last, norm = self
-        if self.joined and isinstance(joined := join(layers[-1], last), tuple):
-            for layer in layers[:-1]:
-                x = layer(x)
-            x = F.conv_transpose2d(x, *joined, stride=2, padding=1)
-        else:
-            for layer in [*layers, last]:
-                x = layer(x)
-        out: Tensor = norm(x)
-        return out
-
-
-def join(up: nn.Module, last: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Weight and bias of the one transposed convolution that a transposed and the 1 x 1 convolution after it are.
-
-    Without the wide map at full size between the two, which would be kept for the backward. None where somebody has
-    replaced a layer or hooked into it.
-    """
-    hooks = [h for layer in (up, last) for h in (*layer._forward_pre_hooks, *layer._forward_hooks)]
-    if (
-        hooks
-        or type(up) is not nn.ConvTranspose2d
-        or type(last) is not nn.Conv2d
-        or up.bias is None
-        or last.bias is None
-    ):
-        return None
-    mix = last.weight[:, :, 0, 0]
-    return torch.einsum("inhw,cn->ichw", up.weight, mix), mix @ up.bias + last.bias
-
 
 class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of (B, C, H, W); free of copies where those lie channels last."""
+    """LayerNorm over the channels of (B, C, H, W), in its weights' precision; copies nothing of x in channels last."""
 
     def forward(self, x: Tensor) -> Tensor:
+        # as autocast does on CUDA; on a CPU it would sum its gradients in half precision
+        x = x.to(torch.promote_types(x.dtype, self.weight.dtype))
         return rearrange(super().forward(rearrange(x, "b c h w -> b h w c")), "b h w c -> b c h w")
 
 

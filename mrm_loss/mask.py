@@ -6,7 +6,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from mrm_loss.checks import check_block_size, check_generator, check_grid, check_int, check_ratio
+from mrm_loss.checks import check_masking
 
 
 def random_mask(
@@ -36,28 +36,23 @@ def random_mask(
     Raises:
         TypeError, ValueError: an argument is of the wrong type or out of range.
     """
-    batch_size = check_int("batch_size", batch_size, minimum=0)
-    grid = check_grid("grid_size", grid_size)
-    mask_ratio = check_ratio("mask_ratio", mask_ratio)
-    block_size = check_block_size(block_size, grid)
-    check_generator(generator)
-    return draw_mask(batch_size, grid, mask_ratio, block_size, generator, device)
-
-
-def draw_mask(
-    batch_size: int,
-    grid_size: tuple[int, int],
-    mask_ratio: float,
-    block_size: int,
-    generator: torch.Generator | None,
-    device: torch.device | str | None,
-) -> Tensor:
-    """`random_mask` of arguments that were checked: compiled code must not look at their values."""
-    rows, cols = grid_size
-    size = (batch_size, 1, -(-rows // block_size), -(-cols // block_size))
+    if not torch.compiler.is_compiling():  # compiled code must not look at the numbers
+        grid_size = check_masking(grid_size, mask_ratio, block_size)
+    rows, cols = (grid_size, grid_size) if isinstance(grid_size, int) else grid_size
+    size = (batch_size, 1, -(-rows // block_size), -(-cols // block_size))  # one draw per block
     if generator is None:
         draws = torch.rand(size, device=device)
     else:
         draws = torch.rand(size, generator=generator, device=generator.device)
-    masked = repeat(draws < mask_ratio, "b 1 r c -> b 1 (r i) (c j)", i=block_size, j=block_size)[..., :rows, :cols]
-    return masked.to(device, non_blocking=masked.device.type == "cpu")  # from a CPU generator, without waiting
+        draws = draws if device is None else move(draws, torch.device(device))
+    masked = draws < mask_ratio  # True = masked
+    return repeat(masked, "b 1 r c -> b 1 (r i) (c j)", i=block_size, j=block_size)[..., :rows, :cols]
+
+
+def move(x: Tensor, device: torch.device) -> Tensor:
+    """`x` on `device`, without waiting for CUDA.
+
+    Other devices are waited for: an MPS device that copies later copies memory that may be in other use by then, and
+    says nothing (PyTorch issues 139550 and 189690).
+    """
+    return x.to(device, non_blocking=device.type == "cuda")

@@ -6,12 +6,15 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from place import Place, earlier
-from runs import Outcome, fault
+from runs import ENDED, Outcome, fault
 
 
 class Code:
@@ -132,6 +135,121 @@ def _(place: Place) -> Outcome:
     runs = [place.train("--scenes", str(place.root / "s")) for _ in range(2)]
     ends = [run.outcome() for run in runs]
     return max(ends, key=lambda end: end.status)
+
+
+@fault("resuming", "an image of the source was added and another removed since the checkpoint")
+def _(place: Place) -> Outcome:
+    run = place.train(iterations=2)
+    run.wait()
+    for kind in ("images", "labels"):
+        first, second, *_ = sorted(run.data.glob(f"gta5/{kind}/*.png"))
+        shutil.copy(first, first.with_name("new.png"))
+        second.unlink()
+    again = place.resume(folder=run.folder)
+    outcome = again.outcome()
+    said = [line for line in again.said().splitlines() if "the data have changed" in line]
+    outcome.line = said[0] if said else ""
+    return outcome.keeping(f"{ENDED}; {outcome.kept}" if outcome.status == 0 else outcome.kept)
+
+
+# files that people have, in the layout of one's own data
+
+
+def deep_image(root: Path) -> None:
+    Image.fromarray(np.full((48, 96), 4000, np.uint16)).save(root / "images" / "b.png")
+
+
+def lossy_labels(root: Path) -> None:
+    Image.open(root / "labels" / "b.png").save(root / "labels" / "b.png", format="JPEG")
+
+
+def negative_ids(root: Path) -> None:
+    (root / "labels" / "b.png").unlink()
+    Image.fromarray(np.full((48, 96), -250, np.int32)).save(root / "labels" / "b.tif")
+
+
+def turned_image(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn; its labels lie as it is stored
+    Image.new("RGB", (96, 48)).save(root / "images" / "b.png", exif=exif)
+
+
+def broken_link(root: Path) -> None:
+    (root / "images" / "day2").symlink_to(root / "nowhere")
+
+
+def one_class(root: Path) -> None:
+    classes = {"classes": [{"name": "road", "ids": [0, 1], "colour": [0, 0, 0]}]}
+    (root / "classes.json").write_text(json.dumps(classes))
+
+
+FILES = {
+    "an image of 16 bits a channel": deep_image,
+    "labels saved as JPEG under the name .png": lossy_labels,
+    "negative label ids in a 32-bit file": negative_ids,
+    "a photograph with a quarter turn in its EXIF, labels as it is stored": turned_image,
+    "a link among the images that leads nowhere": broken_link,
+    "a list of a single class": one_class,
+}
+
+
+def own_data(root: Path) -> str:
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True)
+    classes = [{"name": name, "ids": [k], "colour": [k, 0, 0]} for k, name in enumerate(("road", "sky"))]
+    (root / "classes.json").write_text(json.dumps({"classes": classes}))
+    for name in "ab":
+        Image.new("RGB", (96, 48)).save(root / "images" / f"{name}.png")
+        Image.fromarray(np.arange(48 * 96, dtype=np.uint8).reshape(48, 96) % 2).save(root / "labels" / f"{name}.png")
+    return f"folder:{root}"
+
+
+def files_faults() -> None:
+    for what, spoil in FILES.items():
+
+        def provoke(place: Place, spoil: Callable[[Path], None] = spoil) -> Outcome:
+            spec = own_data(place.root / "own")
+            spoil(place.root / "own")
+            return place.train("--source", spec, "--target", spec).outcome()
+
+        fault("files that people have", what)(provoke)
+
+
+files_faults()
+
+
+# downloads that went wrong
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+PAGE = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>\n"
+
+
+def download(place: Place, content: str, name: str = "download.pth") -> str:
+    (place.root / name).write_text(content)
+    return str(place.root / name)
+
+
+@fault("files that are something else", "a Git LFS pointer as the checkpoints of `--resume`")
+def _(place: Place) -> Outcome:
+    for path in earlier(place.root).glob("checkpoint*.pt"):
+        path.write_text(POINTER)
+    return place.resume().outcome()
+
+
+@fault("files that are something else", "a Git LFS pointer given to evaluate.py")
+def _(place: Place) -> Outcome:
+    return place.script("evaluate.py", download(place, POINTER)).outcome()
+
+
+@fault("files that are something else", "a web page as `--init`")
+def _(place: Place) -> Outcome:
+    return place.train("--init", download(place, PAGE)).outcome()
+
+
+@fault("files that are something else", "a web page as `--encoder-weights`")
+def _(place: Place) -> Outcome:
+    weights = download(place, PAGE, "resnet18.safetensors")
+    return place.train("--encoder", "resnet18", "--decoder", "deeplabv2", "--encoder-weights", weights).outcome()
 
 
 # files that run code when they are unpickled

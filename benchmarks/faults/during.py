@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from place import Place, earlier
-from runs import ENDED, Outcome, fault
+from runs import ENDED, Outcome, Started, fault
 
 # data
 
@@ -66,6 +67,79 @@ def never_answers(place: Place, workers: int) -> Outcome:
     time.sleep(3)
     run.signal(signal.SIGTERM)
     return run.outcome()
+
+
+# shared memory
+
+
+@fault("shared memory", "too small for a batch, 2 workers")
+def _(place: Place) -> Outcome:
+    return place.train("--crop", "144", "192", workers=2, shared_memory="1500k").outcome()
+
+
+@fault("shared memory", "too small for the batches that 2 workers load ahead")
+def _(place: Place) -> Outcome:
+    return place.train("--crop", "144", "192", workers=2, iterations=500, shared_memory="5m").outcome()
+
+
+@fault("shared memory", "the same, `--dry-run`")
+def _(place: Place) -> Outcome:
+    return place.train("--crop", "144", "192", "--dry-run", workers=2, shared_memory="5m").outcome()
+
+
+@fault("shared memory", "a process that loads data gets a bus error, as a page that cannot be had leads to it")
+def _(place: Place) -> Outcome:
+    run = place.train(workers=2, iterations=500).until(steps=3)
+    os.kill(run.children()[0], signal.SIGBUS)
+    return run.outcome()
+
+
+# output
+
+
+CLASSES = {
+    "classes": [
+        {"name": "straße $a_$", "ids": list(range(7, 11)), "colour": [200, 0, 0]},
+        {"name": "木", "ids": list(range(11, 34)), "colour": [0, 200, 0]},
+    ],
+    "ignore": list(range(7)),
+}
+
+
+def own_classes(place: Place) -> Path:
+    """The scenes of the source as somebody's own data, with names of classes that few terminals can show."""
+    data = place.root / "straße 木 data"
+    for split in ("train", "val"):
+        shutil.copytree(place.scenes()[0], data / split)
+    (data / "classes.json").write_text(json.dumps(CLASSES), encoding="utf-8")
+    return data
+
+
+def printed(run: Started) -> Outcome:
+    """Of a run that goes on to its end and leaves all its files, whatever it could print."""
+    outcome = run.outcome()
+    files = ("result.json", "curves.png", "panel.png")
+    whole = outcome.status == 0 and all((run.folder / name).exists() for name in files)
+    outcome.line = outcome.line or "nothing, there is no place for it"
+    return outcome.keeping(f"{ENDED}; {', '.join(files)}" if whole else outcome.kept)
+
+
+@fault("output", "class names and paths that the terminal's encoding lacks")
+def _(place: Place) -> Outcome:
+    place.environment |= {"PYTHONIOENCODING": "ascii"}
+    data = own_classes(place)
+    words = ["--source", f"folder:{data}", "--target", f"folder:{data}"]
+    return printed(place.train(*words, iterations=2, out=place.root / "straße 木"))
+
+
+@fault("output", "whoever reads it goes away (`| head -n 1`)")
+def _(place: Place) -> Outcome:
+    return printed(place.train(iterations=2, output="2>&1 | head -n 1"))
+
+
+@fault("output", "the disk that it goes to is full")
+def _(place: Place) -> Outcome:
+    return printed(place.train(iterations=2, output="> /dev/full 2>&1"))
 
 
 # processes and signals

@@ -35,14 +35,34 @@ class Place:
         return write_scenes(self.root / f"{name}{val if val != 3 else ''}", source=6, target=6, val=val, size=(48, 96))
 
     def script(
-        self, script: str, *words: str, folder: Path | None = None, user_rights: bool = False, **options: Any
+        self,
+        script: str,
+        *words: str,
+        folder: Path | None = None,
+        user_rights: bool = False,
+        shared_memory: str = "",
+        output: str = "",
+        **options: Any,
     ) -> Started:
+        """Starts a script.
+
+        Args:
+            folder: of the run that it makes.
+            user_rights: root may not write everywhere.
+            shared_memory: size of a /dev/shm of its own, such as "4m"; only root can have one.
+            output: where a shell sends what it prints, such as "| head -n 1".
+        """
         self.scenes()
         # root may write everywhere, but for this
         humble = (
             ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if user_rights and os.getuid() == 0 else []
         )
         line = [*humble, sys.executable, str(ROOT / "examples" / script), *words]
+        if shared_memory:
+            mount = f'mount -t tmpfs -o size={shared_memory} tmpfs /dev/shm && exec "$@"'
+            line = ["unshare", "-m", "bash", "-c", mount, "bash", *line]
+        if output:
+            line = ["bash", "-c", f'"$@" {output}; exit ${{PIPESTATUS[0]}}', "bash", *line]
         return Started(line, self, folder or self.root / "none", self.root / "scenes", **options)
 
     def words(self, *words: str, workers: int = 0, iterations: int = 6, val: int = 3, folder: Path) -> list[str]:
@@ -59,13 +79,17 @@ class Place:
         user_rights: bool = False,
         out: Path | None = None,
         script: str = "train_mic_mrm.py",
+        shared_memory: str = "",
+        output: str = "",
         **more: Any,
     ) -> Started:
         more.pop("own_data", None)  # every place has its own
         if disk:
             self.mount(disk)
         folder = out or (self.disk if disk else self.root) / "run"
-        return self.script(script, *self.words(*words, folder=folder, **more), folder=folder, user_rights=user_rights)
+        words = tuple(self.words(*words, folder=folder, **more))
+        options: dict[str, Any] = {"user_rights": user_rights, "shared_memory": shared_memory, "output": output}
+        return self.script(script, *words, folder=folder, **options)
 
     def resume(
         self, *words: str, script: str = "train_mic_mrm.py", folder: Path | None = None, user_rights: bool = False

@@ -74,7 +74,7 @@ def no_transformer(mrm: MRM) -> None:
 
 OFF = {"mrm_weight": 0.0}
 AUGMENT = {"mrm_augment": True}
-MASK_ONLY = {"mrm_rebuild": False}
+MASK_ONLY = {"mrm_mask_only": True}
 
 ARMS: dict[str, Arm] = {
     "source only": Arm("source-only", OFF),

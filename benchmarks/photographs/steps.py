@@ -89,7 +89,7 @@ def cells(mask: Tensor, level: Tensor) -> Tensor:
 
 
 def rebuilt(now: Now, feats: Levels, mask: Tensor) -> Levels:
-    """What the Rebuilder, or the mask token where --mrm-rebuild is off, makes of it."""
+    """What the Rebuilder, or the mask token where --mrm-mask-only is on, makes of it."""
     levels: Levels = now.models.mrm.rebuild(feats, mask)[0]
     return levels
 

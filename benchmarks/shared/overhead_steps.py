@@ -67,7 +67,7 @@ class Bench:
             self.models.imagenet = Encoder(settings.encoder).eval().requires_grad_(False).to(self.device)
         self.mrm = self.models.mrm
         network, mrm = optimizers_of(self.settings, self.models.network, self.mrm)
-        without = dataclasses.replace(self.settings, mrm_rebuild=False)
+        without = dataclasses.replace(self.settings, mrm_mask_only=True)
         self.mask_tokens: Any = mrm_of(without, self.models.network)
         self.mask_tokens.to(self.device)
         tokens = torch.optim.AdamW(self.mask_tokens.parameters(), lr=0.0)
@@ -107,7 +107,7 @@ class Bench:
         used = [self.optimizers[name] for name in ("network", *own)]
         for optimizer in used:
             optimizer.zero_grad()
-        self.trainer.train_step(STEP, self.batch, models, cfg, Draws(cfg, STEP, len(self.models.classes)))
+        self.trainer.train_step(STEP, self.batch, models, cfg, Draws(cfg, STEP))
         update(used, self.models.scaler)
         if hasattr(self.trainer, "after_step"):  # VFM-UDA's teacher
             self.trainer.after_step(STEP, self.models, cfg)

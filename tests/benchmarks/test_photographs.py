@@ -171,9 +171,9 @@ def test_balanced_pixels_weigh_as_much_on_average_and_rare_ones_more():
 
 def test_noise_changes_about_its_share_of_the_labels():
     cfg, labels = trainers.Settings(), torch.zeros(4, 96, 128, dtype=torch.int64)
-    noisy = steps.with_noise(labels, 0.3, 10, trainers.Draws(cfg, 5, 10))
+    noisy = steps.with_noise(labels, 0.3, 10, trainers.Draws(cfg, 5))
     assert 0.15 < (noisy != labels).float().mean() < 0.39  # of 0.3 nine in ten get another class
-    assert torch.equal(noisy, steps.with_noise(labels, 0.3, 10, trainers.Draws(cfg, 5, 10)))
+    assert torch.equal(noisy, steps.with_noise(labels, 0.3, 10, trainers.Draws(cfg, 5)))
 
 
 def test_soft_labels_ask_for_no_more_certainty_than_the_teacher_has():

@@ -16,6 +16,8 @@ from pages import PAGES, ROOT, Block, blocks, commands
 pytest.importorskip("PIL", reason="the scripts need the examples extra")
 
 COMMANDS = [block for page in PAGES for block in blocks(page) if block.language == ""]
+INLINE = r"`(python examples/[^`]+)`"  # in tables
+COMMANDS += [Block(page, "", line) for page in PAGES for line in re.findall(INLINE, page.read_text(encoding="utf-8"))]
 SCRIPTS = [block for page in PAGES for block in blocks(page) if block.language == "bash"]
 RUN_ELSEWHERE = ("pip install mrm-loss", "python3 -m venv .venv")  # the latter by .ci/run, to the letter
 TOOLS = ("git", "pip", "cd", "ruff", "mypy", "bash", "tensorboard", "jupyter")

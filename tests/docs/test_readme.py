@@ -14,8 +14,8 @@ from torch import nn
 
 from mrm_loss import MRM
 
-README = ROOT / "README.md"
-BLOCKS = {name: [b for b in blocks(README) if b.language == name] for name in ("", "diff", "python", "json")}
+README, OWN_DATA = ROOT / "README.md", ROOT / "examples" / "own_data.md"
+BLOCKS = {name: [b for b in blocks(README) if b.language == name] for name in ("diff", "python")}
 
 
 def run(words, cwd):
@@ -56,6 +56,7 @@ def test_the_three_lines_train_encoder_decoder_and_rebuilder():
         "teacher_labels": lambda target: (torch.randint(5, (1, 64, 64)), torch.ones(1, 64, 64)),
         "supervised_loss": lambda source: torch.zeros((), requires_grad=True),
         "self_training_loss": lambda *_: 0,
+        "change_colours": lambda images: 0.9 * images,
         "encoder": encoder,
         "decoder": decoder,
     }
@@ -67,11 +68,12 @@ def test_the_three_lines_train_encoder_decoder_and_rebuilder():
 
 @pytest.mark.slow
 def test_own_data(tmp_path):
-    """The README's tree, classes and two commands, with a network and crops for a minute."""
+    """The page's tree, classes and two commands, with a network and crops for a minute."""
     pytest.importorskip("PIL", reason="the trainers need the examples extra")
     from image_files import write
 
-    (classes,) = BLOCKS["json"]
+    page = blocks(OWN_DATA)
+    (classes,) = (block for block in page if block.language == "json")
     for domain in ("source", "target"):
         (tmp_path / "mine" / domain).mkdir(parents=True)
         (tmp_path / "mine" / domain / "classes.json").write_text(classes.text)
@@ -82,7 +84,7 @@ def test_own_data(tmp_path):
         write(tmp_path / "mine/source/labels" / f"{name}.png", ids)
         write(tmp_path / "mine/target/images/a" / f"frame_{name}.jpg", pixels)
     write(tmp_path / "new.jpg", draw.integers(0, 255, (50, 90, 3), np.uint8))
-    train, predict = next(found for block in BLOCKS[""] if "mine/source" in str(found := commands(block)))
+    train, predict = next(commands(block) for block in page if block.language == "")
     smaller = "--encoder small --decoder small --encoder-weights= --crop 48 96 --rare-min-pixels 1 --workers 0"
     smaller += " --device cpu --iterations 2 --mrm-grid 6 12 --mrm-width 16 --mrm-heads 2"
     script = str(ROOT / train[1])

@@ -19,9 +19,10 @@ import train_dacs_mrm
 from image_files import write
 from PIL import Image
 from uda.checkpoints.evaluation import mean_iou, predict_ids
-from uda.checkpoints.loading import load_networks, settings_of
+from uda.checkpoints.loading import load_init, load_networks, settings_of
 from uda.data.domain import fit, open_domain
 from uda.data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES, SYNTHIA13, SYNTHIA16
+from uda.networks.backbones import read_weights
 from uda.settings import Settings
 from uda.training.loop import train
 from uda.training.run import Run
@@ -83,6 +84,43 @@ def test_a_run_is_reproduced_exactly(run, tmp_path, capsys):
         assert f"{result_of(run)['miou']['student']:.2f}" in text
         assert "left out: optimizers, mrm.* (" in text
         assert "\nmIoU" in text and " of 19 classes; neither labelled nor predicted: " in text
+
+
+def test_results_are_written_before_the_table_is_printed(run, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("nobody reads")
+
+    monkeypatch.setattr(evaluate, "iou_table", fail)
+    with pytest.raises(OSError, match="nobody reads"):
+        evaluated(run, tmp_path)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["images"] == 3
+
+
+NOT_THE_FILE = {
+    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "a web page": b"<!DOCTYPE html><html><body>Sign in</body></html>",
+}
+
+
+@pytest.mark.parametrize("what", NOT_THE_FILE)
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("released.pth", lambda path: load_networks(path)),
+        ("run/checkpoint.pt", lambda path: load_networks(path.parent)),
+        ("run/checkpoint.pt", lambda path: load_networks(path)),
+        ("init.pth", lambda path: load_init(torch.nn.Linear(1, 1), str(path))),
+        ("init.ckpt", lambda path: load_init(torch.nn.Linear(1, 1), str(path))),
+        ("encoder.pth", lambda path: read_weights(path)),
+        ("encoder.safetensors", lambda path: read_weights(path)),
+    ],
+)
+def test_a_file_that_is_not_the_file_is_named_as_what_it_is(tmp_path, what, name, read):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(NOT_THE_FILE[what])
+    with pytest.raises(ValueError, match=f"{path.name}: .*it is {what}"):
+        read(path)
 
 
 def test_subsets_are_means_over_some_rows_of_the_same_matrix(run, tmp_path):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
+from uda.runtime import devices
 
 DEVICE = torch.device("meta")  # what these tensors answer: not "cpu", and known to every build
 INNER = torch.device("cpu", 1)  # what the dispatcher sees: an own device, whose kernels and autocast are the CPU's
@@ -94,11 +95,13 @@ class Elsewhere(TorchDispatchMode):
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         self.autocast = torch.autocast
         torch.autocast = lambda device, *args, **kwargs: self.autocast("cpu", *args, **kwargs)
+        devices.WITHOUT_WAITING.add(DEVICE.type)  # as CUDA
         return super().__enter__()
 
     def __exit__(self, *error):
         torch.__future__.set_overwrite_module_params_on_conversion(self.overwrite)
         torch.autocast = self.autocast
+        devices.WITHOUT_WAITING.remove(DEVICE.type)
         return super().__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

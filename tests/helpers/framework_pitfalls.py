@@ -1,10 +1,10 @@
-"""Scripts of what goes wrong in several processes, as `examples/frameworks.md` says, and of its remedies."""
+"""Scripts of what goes wrong in several processes, as `examples/loops.md` says, and of its remedies."""
 
 from __future__ import annotations
 
-from framework_scripts import blocks
+from framework_scripts import scripts
 
-BLOCKS = blocks()
+SCRIPTS = scripts()
 DDP = """
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -23,9 +23,11 @@ SEPARATE = (
     + """
 class Separate(Student):
     def forward(self, images, labels, weights=None):
-        feats, decoder = self.network["encoder"](images), self.network["decoder"]
-        return F.cross_entropy(decoder(feats), labels) if weights is None else self.mrm(feats, decoder, labels, weights)
+        if weights is None:
+            return F.cross_entropy(self.network(images), labels)
+        return self.mrm(self.network.encoder(change_colours(images)), self.network.decoder, labels, weights)
 
+torch.manual_seed(0)  # the plain loop's weights
 student = DistributedDataParallel(Separate(), find_unused_parameters=FIND_UNUSED)
 optimizer = torch.optim.AdamW(student.module.groups(), lr=6e-5)
 for source, labels, *target in batches(dist.get_rank(), 2):
@@ -35,57 +37,72 @@ for source, labels, *target in batches(dist.get_rank(), 2):
     optimizer.step()
 """
 )
-EVERY_SECOND = BLOCKS["Every second step"].partition("student = ")[0] + (
+EVERY_SECOND = (
     DDP
     + """
-student = DistributedDataParallel(Sometimes(), find_unused_parameters=FIND_UNUSED)
+student = DistributedDataParallel(student, find_unused_parameters=FIND_UNUSED)
 optimizer = torch.optim.AdamW(student.module.groups(), lr=6e-5)
 for step, batch in enumerate(batches(dist.get_rank(), 2)):
     optimizer.zero_grad()
-    student(step % 2 == 1, *batch).backward()
+    student(*batch, mrm_factor=2 if step % 2 else 0).backward()
     optimizer.step()
 """
 )
 PITFALLS = {
     "parts called behind DDP's back": DDP
     + """
-student = Student()
 ddp = DistributedDataParallel(student.network)
-optimizer = torch.optim.AdamW(student.groups(), lr=6e-5)
 for source, labels, *target in batches(dist.get_rank(), 2):
-    student.mrm(ddp.module["encoder"](target[0]), ddp.module["decoder"], *target[1:]).backward()
+    student.mrm(ddp.module.encoder(target[0]), ddp.module.decoder, *target[1:]).backward()
     optimizer.step()
 """,
     "a level that the decoder ignores": DDP
     + """
-class CoarseDecoder(Decoder):
-    def forward(self, feats):
-        return super().forward([torch.zeros_like(feats[0]), feats[1]])
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.stage = nn.Conv2d(3, 16, 5, 4, 2), nn.Conv2d(16, 32, 3, 2, 1)
 
-Decoder = CoarseDecoder
-student = DistributedDataParallel(Student())
+    def forward(self, images):
+        fine = self.stem(images).relu()
+        return [fine, self.stage(fine).relu()]
+
+class Decoder(nn.Conv2d):
+    def forward(self, feats):
+        return F.interpolate(super().forward(feats[1]), scale_factor=8)
+
+student.network.encoder, student.network.decoder = Encoder(), Decoder(32, 5, 1)
+student.mrm = MRM([16, 32], embed_dim=64, num_heads=4)
+student = DistributedDataParallel(student)
 """
     + LOOP,
     "a backward for each loss": "FIND_UNUSED = False\n" + SEPARATE,
     "MRM in every second step": "FIND_UNUSED = False\n" + EVERY_SECOND,
     "MRM in every second step, all parameters looked for": "FIND_UNUSED = True\n" + EVERY_SECOND,
-    "processes that start from other weights": "import os\ntorch.manual_seed(int(os.environ['RANK']))\n"
-    + BLOCKS["FSDP2"],
+    "processes that start from other weights": """
+import os
+
+torch.manual_seed(int(os.environ["RANK"]))
+student = Student()
+"""
+    + SCRIPTS["FSDP2"],
     "methods instead of modules under FSDP2": """
 class Methods(Student):
     def forward(self, source, labels, target, *rest):
-        encoder, decoder = self.network["encoder"], self.network["decoder"]
-        return self.mrm(encoder(target), decoder.forward, *rest)
+        return self.mrm(self.network.encoder(target), self.network.decoder.forward, *rest)
 
-Student = Methods
+student = Methods()
 """
-    + BLOCKS["FSDP2"],
-    "a manual_backward for each loss": BLOCKS["Lightning 2"].replace(
+    + SCRIPTS["FSDP2"],
+    "a manual_backward for each loss": SCRIPTS["Lightning 2"]
+    .replace('devices="auto", strategy="auto"', 'devices=2, strategy="ddp"')
+    .replace(
         "self.manual_backward(self.student(*batch))",
         """source, labels, *target = batch
-        encoder, decoder = self.student.network["encoder"], self.student.network["decoder"]
-        self.manual_backward(F.cross_entropy(decoder(encoder(source)), labels))
-        self.manual_backward(self.student.mrm(encoder(target[0]), decoder, *target[1:]))""",
+        network = self.student.network
+        feats = network.encoder(change_colours(target[0]))
+        self.manual_backward(F.cross_entropy(network(source), labels))
+        self.manual_backward(self.student.mrm(feats, network.decoder, *target[1:]))""",
     ),
 }
 REMEDIES = {
@@ -100,7 +117,7 @@ REMEDIES = {
     ),
     "accumulation": DDP
     + """
-student = DistributedDataParallel(Student())
+student = DistributedDataParallel(student)
 optimizer = torch.optim.AdamW(student.module.groups(), lr=6e-5)
 for batch in batches(dist.get_rank(), 2):
     first, second = zip(*(t.split(1) for t in batch))

@@ -1,4 +1,4 @@
-"""The blocks of `examples/frameworks.md`, and runs of them with the gradients of every optimiser step recorded.
+"""The blocks of `examples/loops.md`, and runs of them with the gradients of every optimiser step recorded.
 
 `python framework_scripts.py CODES OUT` runs the scripts of a JSON file one after the other in this process, one of
 several, and saves what was recorded of each.
@@ -24,18 +24,30 @@ from pages import ROOT
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
-import mrm_loss.masking
+import mrm_loss.rebuilder
 
-PAGE = ROOT / "examples" / "frameworks.md"
+LOOPS, LIBRARIES = ROOT / "examples" / "loops.md", ROOT / "examples" / "libraries.md"
+FIRST, PLAIN = "The plain loop", "The plain loop 2"  # what all scripts go on from; the loop that they are held against
 
 
-def blocks() -> dict[str, str]:
+def blocks(page: Path = LOOPS) -> dict[str, str]:
     """Python blocks by heading; the second and third below one heading are "heading 2" and "heading 3"."""
     found: dict[str, str] = {}
-    for section in re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]:
+    for section in re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
         heading = section.partition("\n")[0]
         for i, code in enumerate(re.findall(r"```python\n(.*?)```", section, re.DOTALL)):
             found[f"{heading} {i + 1}" if i else heading] = code
+    return found
+
+
+def scripts() -> dict[str, str]:
+    """The scripts of the loops' page by heading: blocks, with those that they go on from where the page says so."""
+    found = blocks()
+    started = found["DistributedDataParallel"]  # the processes
+    found["DistributedDataParallel"] = started + found.pop("DistributedDataParallel 2")
+    found["FSDP2"] = started + found["FSDP2"]
+    found["torch.compile"] += found[PLAIN]
+    found["Lightning 2"] = found["Lightning"].replace("trainer.fit(Module())", "") + found["Lightning 2"]
     return found
 
 
@@ -59,25 +71,29 @@ def whole(gradient: Tensor) -> Tensor:
     return gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
 
 
-def same_mask(batch_size: int, grid: tuple[int, int], *_: Any) -> Tensor:
+def same_mask(batch_size: int, grid: tuple[int, int], *_: Any, **__: Any) -> Tensor:
     """Instead of a random one: the same for every image, so that batches may be split."""
     return (torch.arange(grid[0] * grid[1]) % 5 < 2).view(1, 1, *grid).expand(batch_size, 1, *grid)
 
 
 def run(code: str, dtype: torch.dtype = torch.float64) -> tuple[dict[str, Any], Recording]:
-    """Runs a script that goes on from the page's first block, with one mask for all; returns its names too."""
+    """Runs a script that goes on from the page's first block, with one mask and one change of colours for all images.
+
+    Returns its names and what was recorded.
+    """
     names: dict[str, Any] = {"__name__": "__main__"}
     recording = Recording()
-    draw, mrm_loss.masking.draw_mask = mrm_loss.masking.draw_mask, same_mask
+    draw, mrm_loss.rebuilder.random_mask = mrm_loss.rebuilder.random_mask, same_mask
     hook = register_optimizer_step_post_hook(recording.record)
     torch.set_default_dtype(dtype)
     try:
-        for part in (blocks()["The plain loop"], code):
-            exec(compile(part, PAGE.name, "exec"), names)
+        exec(compile(blocks()[FIRST], LOOPS.name, "exec"), names)
+        names["change_colours"] = lambda images: 1.1 * images
+        exec(compile(code, LOOPS.name, "exec"), names)
     finally:
         torch.set_default_dtype(torch.float32)
         hook.remove()
-        mrm_loss.masking.draw_mask = draw
+        mrm_loss.rebuilder.random_mask = draw
     return names, recording
 
 

@@ -1,4 +1,4 @@
-"""What `examples/frameworks.md` says of each framework: its scripts train as the plain loop, and what goes wrong."""
+"""What `examples/loops.md` says of each loop: its scripts train as the plain loop, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ pytest.importorskip("lightning", minversion="2.4")
 pytest.importorskip("accelerate", minversion="1.0")
 pytestmark = pytest.mark.integration
 
-BLOCKS = page.blocks()
-PLAIN = "The plain loop 2"
-IN_TWO_PROCESSES = {name: BLOCKS[name] for name in ("DistributedDataParallel", "FSDP2", "Accelerate", "Lightning 2")}
-IN_TWO_PROCESSES["Lightning"] = BLOCKS["Lightning"].replace(
-    'devices="auto", strategy="auto"', 'devices=2, strategy="ddp"'
-)
+SCRIPTS = page.scripts()
+PLAIN = page.PLAIN
+IN_TWO_PROCESSES = {name: SCRIPTS[name] for name in ("DistributedDataParallel", "FSDP2", "Accelerate")}
+for name in ("Lightning", "Lightning 2"):
+    IN_TWO_PROCESSES[name] = SCRIPTS[name].replace('devices="auto", strategy="auto"', 'devices=2, strategy="ddp"')
 
 
 @pytest.fixture(scope="module")
 def plain() -> list[list[torch.Tensor]]:
-    return page.run(BLOCKS[PLAIN])[1].steps
+    return page.run(SCRIPTS[PLAIN])[1].steps
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +48,47 @@ def assert_same_gradients(actual, expected, tolerance=1e-9):
 # ------------------------------------------------------------------------------------------------- one process
 
 ONE_PROCESS = ["Gradient accumulation", "Schedulers", "Activation checkpointing", "Accelerate", "Lightning"]
-COMPILED = ["torch.compile", "torch.compile 2"]
-OTHERWISE = ["Every second step", "Mixed precision", "Schedulers 2", "EMA teachers"]  # have tests of their own below
+ONE_PROCESS += ["Lightning 2", "torch.compile"]
+OF_THEIR_OWN = ["MRM in every second step", "Schedulers 2", "Mixed precision", "EMA teachers"]  # tests below
+OF_THEIR_OWN += ["Semi-supervised segmentation", "Distillation, and losses of your own"]
 
 
-def test_every_block_has_its_test():
-    with_students = list(BLOCKS)[1 : list(BLOCKS).index("Segmentation libraries")]
-    assert with_students == list(dict.fromkeys(with_students))
-    assert set(with_students) == {PLAIN, *ONE_PROCESS, *COMPILED, *OTHERWISE, *IN_TWO_PROCESSES}
+def test_every_script_has_its_test():
+    assert set(SCRIPTS) == {page.FIRST, PLAIN, *ONE_PROCESS, *OF_THEIR_OWN, *IN_TWO_PROCESSES}
 
 
-@pytest.mark.parametrize("name", [*ONE_PROCESS, *(pytest.param(name, marks=pytest.mark.slow) for name in COMPILED)])
+@pytest.mark.parametrize("name", ONE_PROCESS)
 def test_trains_as_the_plain_loop(name, plain):
-    assert_same_gradients(page.run(BLOCKS[name])[1].steps, plain)
+    assert_same_gradients(page.run(SCRIPTS[name])[1].steps, plain)
+
+
+@pytest.mark.slow
+def test_a_whole_step_is_compiled(plain):
+    """As the page says: in several graphs."""
+    code = """
+@torch.compile
+def step(*batch):
+    loss = student(*batch)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+for batch in batches():
+    step(*batch)
+"""
+    assert_same_gradients(page.run(code)[1].steps, plain)
+
+
+@pytest.mark.slow
+def test_the_page_s_change_of_colours_is_compiled():
+    names, _ = page.run("")
+    exec(page.blocks()[page.FIRST], names)
+    exec(SCRIPTS["torch.compile"], names)
+    assert names["loss"].isfinite()
 
 
 def test_accelerate_accumulates(plain):
-    code = BLOCKS["Accelerate"].replace("Accelerator()", "Accelerator(gradient_accumulation_steps=2)")
+    code = SCRIPTS["Accelerate"].replace("Accelerator()", "Accelerator(gradient_accumulation_steps=2)")
     head = code.partition("for batch in")[0]
     loop = """for batch in batches():
     for part in zip(*(t.to(accelerator.device).split(2) for t in batch)):
@@ -78,7 +101,7 @@ def test_accelerate_accumulates(plain):
 
 
 def test_lightning_accumulates(plain):
-    code = BLOCKS["Lightning"].replace("max_epochs=1", "max_epochs=1, accumulate_grad_batches=2")
+    code = SCRIPTS["Lightning"].replace("max_epochs=1", "max_epochs=1, accumulate_grad_batches=2")
     whole = "return batches(self.global_rank, self.trainer.world_size)"
     parts = "return (part for batch in batches() for part in zip(*(t.split(2) for t in batch)))"
     assert whole in code
@@ -87,13 +110,13 @@ def test_lightning_accumulates(plain):
 
 def test_every_second_step(in_two_processes):
     """Steps of one process and of two are the same; the Rebuilder gets no gradient in the first, and then two of it."""
-    names, recording = page.run(BLOCKS["Every second step"])
+    names, recording = page.run(SCRIPTS["MRM in every second step"])
     count = len(list(names["student"].network.parameters()))
     for step in recording.steps:
         assert all(gradient.any() for gradient in step[:count])
     without, with_mrm = (step[count:] for step in recording.steps)
     assert all(gradient.shape == () and not gradient.any() for gradient in without)  # None
-    once = page.run(BLOCKS["Every second step"].replace("loss + 2 * self.mrm", "loss + self.mrm"))[1].steps[1]
+    once = page.run(SCRIPTS["MRM in every second step"].replace("mrm_factor=2", "mrm_factor=1"))[1].steps[1]
     assert_same_gradients([with_mrm], [[2 * gradient for gradient in once[count:]]])
     for other in in_two_processes["MRM in every second step, all parameters looked for"]:
         assert other.error == ""
@@ -105,7 +128,7 @@ def test_every_second_step(in_two_processes):
 
 def test_a_gradient_of_zeros_moves_the_rebuilder():
     """As the page says of `set_to_none=False`."""
-    student = page.run("student = Student()")[0]["student"]
+    student = page.run("")[0]["student"]
     optimizer = torch.optim.AdamW(student.groups(), lr=6e-5)
     sum(p.sum() for p in student.parameters()).backward()
     optimizer.step()
@@ -118,31 +141,34 @@ def test_a_gradient_of_zeros_moves_the_rebuilder():
 
 def test_mixed_precision():
     """The scaler's factor is gone again when the optimiser steps; what is left is float16's rounding."""
-    names, recording = page.run(BLOCKS["Mixed precision"], torch.float32)
+    names, recording = page.run(SCRIPTS["Mixed precision"], torch.float32)
     assert names["scaler"].get_scale() > 1
-    plain = page.run(BLOCKS[PLAIN], torch.float32)[1].steps
+    plain = page.run(SCRIPTS[PLAIN], torch.float32)[1].steps
     assert_same_gradients(recording.steps[:1], plain[:1], tolerance=0.05)
 
 
 def test_an_optimiser_of_its_own(plain):
-    names, recording = page.run(BLOCKS["Schedulers 2"])
+    names, recording = page.run(SCRIPTS["Schedulers 2"])
     theirs, ours = recording.steps[:2]
     assert_same_gradients([theirs + ours], plain[:1])
-    assert [group["lr"] for o in names["optimizers"] for group in o.param_groups] == [2.5e-4 * 0.8, 2e-4 * 0.8]
+    assert [group["lr"] for o in (names["theirs"], names["ours"]) for group in o.param_groups] == [
+        2.5e-4 * 0.8,
+        2e-4 * 0.8,
+    ]
 
 
 def test_schedulers_keep_the_ratio_of_the_rates():
-    names, _ = page.run(BLOCKS["Schedulers"])
+    names, _ = page.run(SCRIPTS["Schedulers"])
     assert [group["lr"] for group in names["optimizer"].param_groups] == [6e-5 * 0.8, 2e-4 * 0.8]
 
 
 def test_ema_teacher():
-    names, recording = page.run(BLOCKS["EMA teachers"])
+    names, recording = page.run(SCRIPTS["EMA teachers"])
     student, teacher = names["student"], names["teacher"].module
     assert len(recording.steps) == 2
     assert teacher.state_dict().keys() == student.network.state_dict().keys()  # no second Rebuilder
     assert all(p.grad is None for p in teacher.parameters())
-    initial = page.run("student = Student()")[0]["student"].network  # the page's seed: the same weights
+    initial = page.run("")[0]["student"].network  # the page's seed: the same weights
     for before, now, average in zip(initial.parameters(), student.network.parameters(), teacher.parameters()):
         assert not torch.equal(before, now)
         # the first update copies, the second averages: between where the student was and is
@@ -156,15 +182,34 @@ def test_ema_teacher():
 
 def test_a_teachers_decoder_in_mrm_is_not_named():
     """As the page says: the student's decoder gets no gradient, and nothing is said."""
-    student = page.run("student = Student()", torch.float32)[0]["student"]
+    student = page.run("", torch.float32)[0]["student"]
     teacher = copy.deepcopy(student.network).requires_grad_(False)
     x, y = images(size=(64, 64)), labels(size=(64, 64))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*coarser than the mask's grid")
-        student.mrm(student.network["encoder"](x), teacher["decoder"], y).backward()
-    assert all(p.grad is not None for p in student.network["encoder"].parameters())
-    assert all(p.grad is None for p in student.network["decoder"].parameters())
+        student.mrm(student.network.encoder(x), teacher.decoder, y).backward()
+    assert all(p.grad is not None for p in student.network.encoder.parameters())
+    assert all(p.grad is None for p in student.network.decoder.parameters())
+
+
+def test_semi_supervised():
+    """Unlabelled images train all of the student where labels are trusted, and the labelled ones alone where not."""
+    code = SCRIPTS["Semi-supervised segmentation"]
+    for threshold, trained in (("0.2", True), ("0.999", False)):
+        names, recording = page.run(code.replace("0.95", threshold))
+        assert len(recording.steps) == 2
+        mrm, network = names["student"].mrm, names["student"].network
+        assert all(p.grad.any() for p in network.parameters())
+        assert all(p.grad.any() == trained for p in mrm.parameters())
+
+
+def test_distillation():
+    """The larger network's labels reach encoder, decoder and Rebuilder; it gets nothing itself."""
+    names, recording = page.run(SCRIPTS["Distillation, and losses of your own"])
+    assert len(recording.steps) == 2
+    assert all(gradient.any() for step in recording.steps for gradient in step)
+    assert all(p.grad is None for p in names["large"].parameters())
 
 
 # ------------------------------------------------------------------------------------------------ two processes
@@ -203,7 +248,7 @@ def test_fsdp_mixes_other_weights_without_a_word(in_two_processes, plain):
     ],
 )
 def test_what_pytorch_says(name, message, in_two_processes):
-    assert message in " ".join(page.PAGE.read_text().split())
+    assert message in " ".join(page.LOOPS.read_text().split())
     for recording in in_two_processes[name]:
         assert message in recording.error
 
@@ -220,7 +265,7 @@ def test_mrm_names_the_level_before_ddp_stops(in_two_processes):
 
 
 def test_a_parameter_group_after_the_scheduler():
-    student = page.run("student = Student()")[0]["student"]
+    student = page.run("")[0]["student"]
     optimizer = torch.optim.AdamW(student.network.parameters(), lr=6e-5)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 10)
     optimizer.add_param_group({"params": student.mrm.parameters(), "lr": 2e-4})
@@ -263,7 +308,8 @@ def test_a_generator_under_checkpointing():
 
 
 def test_reentrant_checkpointing_of_the_encoder_is_named():
-    code = BLOCKS["Activation checkpointing"].replace("target, use_reentrant=False", "target, use_reentrant=True")
+    code = SCRIPTS["Activation checkpointing"]
+    code = code.replace("colours(target), use_reentrant=False", "colours(target), use_reentrant=True")
     with pytest.warns(UserWarning, match="^feats: none of the features requires a gradient"):
         page.run(code)
 

@@ -1,4 +1,4 @@
-"""The libraries' blocks of `examples/frameworks.md`: features, decoder and MRM fit together and are trained."""
+"""The blocks of `examples/libraries.md`: features, decoder and MRM fit together and are trained."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ for library in ("segmentation_models_pytorch", "torchvision", "timm", "transform
     pytest.importorskip(library)
 pytestmark = pytest.mark.integration
 
-BLOCKS = page.blocks()
-NAMES = list(BLOCKS)[list(BLOCKS).index("Segmentation libraries") + 1 :]
+BLOCKS = page.blocks(page.LIBRARIES)
+FIRST = "What to give"  # what all go on from
+AFTER = {"mmsegmentation 2": ["mmsegmentation"], "Mask2Former and OneFormer 2": ["Mask2Former and OneFormer"]}
+HRDA = "HRDA and other networks of two resolutions"
 
 
 def run(name):
-    """The block at a quarter of its image size, after those lines that all of them start with."""
+    """The block at a quarter of its image size, after those that it goes on from."""
     names = {}
-    for part in ("Segmentation libraries", name):
-        code = BLOCKS[part].replace("512", "128").replace("518", "126")
-        exec(compile(code, f"{page.PAGE.name}: {name}", "exec"), names)
+    for part in (FIRST, *AFTER.get(name, []), name):
+        code = BLOCKS[part].replace("512", "128").replace("518", "126").replace("3, 1024, 1024", "3, 256, 256")
+        code = code.replace("(2, 1024, 1024)", "(2, 256, 256)")
+        exec(compile(code, f"{page.LIBRARIES.name}: {name}", "exec"), names)
     return names
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("mmsegmentation 2", NAMES[-1])])
+@pytest.mark.parametrize("name", [name for name in BLOCKS if name not in (FIRST, HRDA, "mmsegmentation 2")])
 def test_block(name):
     names = run(name)
     with warnings.catch_warnings():
@@ -40,6 +43,16 @@ def test_block(name):
     assert all(f.requires_grad for f, c in zip(levels, names["mrm"].rebuilder.encoder_channels) if c)
 
 
+def test_two_resolutions():
+    """One Rebuilder serves both, with a mask each, and the loss reaches all that is trained."""
+    names = run(HRDA)
+    names["loss"].backward()
+    assert all(p.grad.any() for p in names["mrm"].parameters())
+    assert all(p.grad is not None for p in names["model"].parameters())
+    assert names["context"][-1].shape == names["detail"][-1].shape  # so that the same scale_factors fit both
+    assert names["fused"].shape[-2:] == names["labels"].shape[-2:]
+
+
 def test_mmengine_builds_the_optimiser():
     names = run("mmsegmentation 2")
     names["losses"]["loss_mrm"].backward()
@@ -49,9 +62,3 @@ def test_mmengine_builds_the_optimiser():
     assert [rates[p] for p in model.mrm.parameters()] == pytest.approx([2e-4] * len(list(model.mrm.parameters())))
     assert {rates[p] for p in model.backbone.parameters()} == {6e-5}
     assert all(p.grad.any() for p in model.mrm.parameters())
-
-
-def test_a_head_and_a_loss_of_ones_own():
-    names = run("A head and a loss of your own")
-    for module in (names["encoder"], names["depth_head"], names["mrm"]):
-        assert all(p.grad.any() for p in module.parameters())

@@ -12,7 +12,9 @@ from mrm_loss import MRM
 transformers = pytest.importorskip("transformers", minversion="4.45")
 pytestmark = pytest.mark.integration
 
-BLOCKS = page.blocks()
+BLOCKS = page.blocks(page.LIBRARIES)
+QUERIES = "Mask2Former and OneFormer"
+PER_PIXEL = BLOCKS[QUERIES][BLOCKS[QUERIES].index("def per_pixel") : BLOCKS[QUERIES].index("\nmodel = ")]
 
 
 def segformer():
@@ -55,9 +57,9 @@ SMALL_QUERIES = dict(
 def from_page(block, config, **options):
     """The names of a block, run with a small random model."""
     names = {"torch": torch, "MRM": MRM, "images": torch.randn(2, 3, 128, 128)}
-    code = BLOCKS[block].replace(f"{config}(num_labels=19)", "config")
+    code = PER_PIXEL + BLOCKS[block].replace(f"{config}(num_labels=19)", "config")
     names["config"] = getattr(transformers, config)(backbone_config=small_swin(), **SMALL_QUERIES, **options)
-    exec(compile(code, f"{page.PAGE.name}: {block}", "exec"), names)
+    exec(compile(code, f"{page.LIBRARIES.name}: {block}", "exec"), names)
     return names
 
 
@@ -81,13 +83,13 @@ def of_queries(names, **inputs):
 
 def mask2former():
     options = dict(feature_size=32, mask_feature_size=32, encoder_layers=1, decoder_layers=2, num_attention_heads=2)
-    return of_queries(from_page("Mask2Former and OneFormer", "Mask2FormerConfig", **options))
+    return of_queries(from_page(QUERIES, "Mask2FormerConfig", **options))
 
 
 def oneformer():
     options = dict(conv_dim=32, mask_dim=32, encoder_layers=1, decoder_layers=2, num_attention_heads=2)
     options |= dict(query_dec_layers=1, text_encoder_width=32, text_encoder_num_layers=1)
-    names = from_page("Mask2Former and OneFormer 2", "OneFormerConfig", **options)
+    names = from_page(f"{QUERIES} 2", "OneFormerConfig", **options)
     return of_queries(names, task_inputs=names["task_inputs"])
 
 
@@ -108,9 +110,8 @@ def test_whole_output_where_features_should_be():
 
 @pytest.fixture(scope="module")
 def per_pixel():
-    code = BLOCKS["Mask2Former and OneFormer"]
     names = {"torch": torch}
-    exec(code[code.index("def per_pixel") : code.index("\nmodel = ")], names)
+    exec(PER_PIXEL, names)
     return names["per_pixel"]
 
 

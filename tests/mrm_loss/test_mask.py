@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrm_loss import random_mask
+from mrm_loss.mask import move
 
 
 @given(
@@ -51,3 +52,20 @@ def test_the_global_rng_draws_otherwise():
     assert not torch.equal(first, random_mask(2))
     torch.manual_seed(4)
     assert torch.equal(first, random_mask(2))
+
+
+class Asked(torch.Tensor):
+    """Takes down how it is asked to move, and stays where it is."""
+
+    moves: tuple = ()
+
+    def to(self, device, non_blocking=False):
+        Asked.moves = (*Asked.moves, (device.type, non_blocking))
+        return self
+
+
+def test_copies_go_on_by_themselves_to_cuda_alone():
+    Asked.moves = ()
+    for device in ("cuda", "mps", "xpu", "cpu"):
+        move(torch.zeros(2).as_subclass(Asked), torch.device(device))
+    assert Asked.moves == (("cuda", True), ("mps", False), ("xpu", False), ("cpu", False))

@@ -21,9 +21,9 @@ def level_mask(mask, size):
 # ------------------------------------------------------------------------------------------------ closed forms
 
 
-@pytest.mark.parametrize("factor", range(1, 20))
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 7, 8, 16, 19])
 def test_projector_layers(factor):
-    layers = Projector(32, 7, factor, (3, 5))
+    layers = Projector(32, 7, factor)
     ups = [layer for layer in layers if isinstance(layer, nn.ConvTranspose2d)]
     assert len(ups) == math.floor(math.log2(factor))
     widths = [32, 16, 8, 8, 8][: len(ups) + 1]
@@ -35,49 +35,6 @@ def test_projector_layers(factor):
         expected += [nn.ConvTranspose2d] if i == 0 else [ChannelNorm, nn.GELU, nn.ConvTranspose2d]
     assert [type(layer) for layer in layers] == [*expected, nn.Conv2d, ChannelNorm]
     assert {layer.eps for layer in layers if isinstance(layer, ChannelNorm)} == {1e-6}
-
-
-@pytest.mark.parametrize("channels", [3, 40])
-@pytest.mark.parametrize("factor", [1, 2, 4, 8])
-def test_a_projector_is_its_layers_one_after_another(factor, channels):
-    """Also where it runs the last two as one: values and every gradient."""
-    projector = Projector(32, channels, factor, (16, 16)).double()
-    assert projector.joined == (factor > 1 and channels == 3)
-    x = torch.randn(2, 32, 3, 5, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(2, channels, 3 * factor, 5 * factor, dtype=torch.float64)
-    inputs = [x, *projector.parameters()]
-    outs = projector(x), nn.Sequential.forward(projector, x)
-    torch.testing.assert_close(*outs, rtol=1e-12, atol=1e-12)
-    found, expected = (torch.autograd.grad((out * weights).sum(), inputs) for out in outs)
-    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
-
-
-def test_a_projector_that_somebody_changed_runs_layer_by_layer():
-    x = torch.randn(1, 32, 4, 4)
-    projector = Projector(32, 3, 4, (16, 16))
-    assert projector.joined
-    seen = []
-    hook = projector[-2].register_forward_hook(lambda *_: seen.append(1))
-    projector(x)
-    assert seen == [1]
-    hook.remove()
-    projector[-3].bias = None
-    torch.testing.assert_close(projector(x), nn.Sequential.forward(projector, x))
-    projector[-2] = nn.Sequential(projector[-2])
-    torch.testing.assert_close(projector(x), nn.Sequential.forward(projector, x))
-
-
-def test_what_is_joined_at_the_papers_size():
-    """Where it saves work from one image on."""
-    joined = {c: [Projector(512, c, f, (16, 16)).joined for f in (8, 4, 2)] for c in (32, 64, 128, 160, 256, 512)}
-    assert joined == {
-        32: [True, True, True],
-        64: [True, True, True],
-        128: [True, False, True],
-        160: [True, False, False],
-        256: [False, False, False],
-        512: [False, False, False],
-    }
 
 
 def test_default_scale_factors():
@@ -153,6 +110,7 @@ def test_initialisation():
 
 
 @settings(max_examples=80)
+@pytest.mark.filterwarnings("ignore:feats. the last level")
 @given(data=st.data())
 def test_every_size_comes_back_as_it_went_in(data):
     draw = data.draw
@@ -171,7 +129,6 @@ def test_every_size_comes_back_as_it_went_in(data):
         mask_ratio=draw(st.floats(0.05, 0.95)),
         block_size=draw(st.integers(1, min(4, max(grid)))),
     )
-    rebuilder._warned_coarse = True
     feats = [torch.randn(batch, c or 0, *size) for c, size in zip(channels, sizes)]
     rebuilt, mask = rebuilder(feats)
     assert type(rebuilt) is list

@@ -11,14 +11,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..data.domain import Domain
 from ..data.labels import CITYSCAPES_NAMES, IGNORE, SYNTHIA13, SYNTHIA16, colourise
 from ..data.layouts import CONVERTED
 from ..data.transforms import normalise
 from ..networks import Segmentor, sliding_rows
+from ..runtime.devices import to_device
 from ..runtime.files import naming_file
+from ..runtime.output import progress
 from ..runtime.processes import rank_and_world, sum_over_ranks
 
 # Train ids of Cityscapes' classes over which the field reports mIoU.
@@ -108,7 +109,7 @@ def predict_ids(
     """
 
     def scores(images: Tensor, of: Callable[[Tensor], Tensor] = network.predict) -> Tensor:
-        return of(normalise(images.float() / 255).to(device, non_blocking=True))
+        return of(to_device(normalise(images.float() / 255), device))
 
     bands: Iterable[Tensor] = (
         [scores(pixels[None])]
@@ -149,12 +150,13 @@ def evaluate(
     network.eval()
     rank, world = rank_and_world()
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
-    for index in tqdm(range(rank, len(domain), world), title, leave=False, disable=rank > 0):
+    mine = range(rank, len(domain), world)
+    for index in progress(mine, len(mine), title, leave=False, silent=rank > 0):
         pixels, labels = domain.with_labels(index)
         size = (labels.shape[0], labels.shape[1])
         predicted = predict_ids(network, pixels, size, device, window)
         # counted there: the next image is read while the device still predicts this one
-        confusion += confusion_matrix(labels.to(device, non_blocking=True), predicted, num_classes)
+        confusion += confusion_matrix(to_device(labels, device), predicted, num_classes)
         if on_prediction is not None:
             on_prediction(index, predicted.cpu())
     network.train(was_training)

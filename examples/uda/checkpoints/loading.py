@@ -110,7 +110,8 @@ def _of_run(file: Path, saved: dict[str, Any], which: Sequence[str]) -> Loaded:
     settings = settings_of(saved["settings"])
     classes = saved.get("classes", {"names": CITYSCAPES_NAMES, "colours": CITYSCAPES_COLOURS.tolist()})
     states: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": saved["teacher"]}
-    dropped = [str(key) for key in saved if key not in ("settings", "classes", "step", "processes", "scaler", *WHICH)]
+    training = ("settings", "classes", "step", "processes", "samples", "scaler")
+    dropped = [str(key) for key in saved if key not in (*training, *WHICH)]
     rebuilder = [key for key in saved["student"] if key.startswith("mrm.")]
     if rebuilder:
         dropped.append(f"mrm.* ({len(rebuilder)} entries of MRM, which only training needs)")

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import active_children
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..runtime.interrupts import end_with_parent, ignore_requests
+from ..runtime.devices import to_device
 from ..runtime.rng import generator, uniform
+from ..runtime.workers import (
+    AHEAD,
+    check_shared_memory,
+    end_workers,
+    free_shared_memory,
+    into_shared_memory,
+    naming_killed,
+    start_worker,
+    starting_workers,
+)
 from .domain import Domain
 from .labels import IGNORE
 from .rare_class import RareClassSampler, crop_with_class
@@ -32,11 +39,15 @@ class Batch:
     target_trusted: Tensor  # (B, H, W) of 0 and 1: where pseudo-labels are trusted at all
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
+        return Batch(*(to_device(t, device) for t in vars(self).values()))
 
     def pin_memory(self) -> Batch:
         """In memory that a GPU copies from while it computes; the loader calls it."""
         return Batch(*(t.pin_memory() for t in vars(self).values()))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for t in vars(self).values())
 
 
 class Batches(Dataset[Batch]):
@@ -161,6 +172,12 @@ def zero_margins(weights: Tensor, top: int = 15, bottom: int = 120) -> Tensor:
     return torch.where(trusted[:, None], weights, torch.zeros_like(weights))
 
 
+def hand_over(batch: Any) -> Any:
+    """The batch in shared memory; called in a worker. Raises OSError where there is too little of it."""
+    into_shared_memory(vars(batch).values())
+    return batch
+
+
 def batches(data: Batches, start: int, stop: int, workers: int, pin: bool = False) -> Generator[Batch, None, None]:
     """The batches of steps start, ..., stop - 1.
 
@@ -169,45 +186,29 @@ def batches(data: Batches, start: int, stop: int, workers: int, pin: bool = Fals
         pin: whether batches come in pinned memory (see `Batch.pin_memory`).
 
     The workers end with the iterator, so close it (`contextlib.closing`), and with this process.
+
+    Raises:
+        OSError: batches do not fit into shared memory, through which workers hand them over.
+        RuntimeError: a worker was killed.
     """
     loader = DataLoader(
         data,
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
-        worker_init_fn=partial(start_worker, parent=os.getpid()),
+        worker_init_fn=start_worker,
+        collate_fn=hand_over if workers else None,
         pin_memory=pin,
-        prefetch_factor=2 if workers else None,
+        prefetch_factor=AHEAD if workers else None,
     )
-    iterator = iter(loader)
+    free = free_shared_memory()
+    check_shared_memory(free, workers)
+    with starting_workers():
+        iterator = iter(loader)
     try:
-        yield from iterator
+        with naming_killed(iterator):
+            for batch in iterator:
+                check_shared_memory(free, workers, batch.nbytes)
+                yield batch
     finally:
         end_workers(iterator)
-
-
-def start_worker(worker: int, parent: int) -> None:
-    """A process that loads data goes on until its run says otherwise or is gone."""
-    ignore_requests()
-    end_with_parent(parent)
-
-
-def end_workers(iterator: Any) -> None:
-    """Ends a loader's processes now. By itself it waits for them, as long as a traceback holds on to it.
-
-    They are asked; those that hang, in a file system that does not answer, are killed.
-    """
-    workers = active_children()
-
-    def kill() -> None:
-        for worker in workers:
-            worker.kill()
-
-    timer = threading.Timer(2.0, kill)
-    timer.start()
-    try:
-        getattr(iterator, "_shutdown_workers", lambda: None)()
-    except RuntimeError:  # which says that a worker was killed
-        pass
-    finally:
-        timer.cancel()

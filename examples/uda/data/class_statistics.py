@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ..runtime.files import write_whole
+from ..runtime.output import progress
 from .domain import Domain
 from .images import read_ids
 from .labels import IGNORE
@@ -64,7 +64,7 @@ def beside(domain: Domain) -> ImagePixels | None:
         if not path.is_file():
             continue
         try:
-            by_file = parse(json.loads(path.read_text()))
+            by_file = parse(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: expected the statistics of DAFormer's conversion scripts: {error!r}") from error
         strange = {k for counts in by_file.values() for k in counts} - set(range(len(domain.classes)))
@@ -146,10 +146,10 @@ def key(file: str) -> str:
 def cached(domain: Domain, cache: Path) -> ImagePixels:
     """The statistics in the cache, or new ones where there are none of this data set as it is now."""
     where = f"{domain.spec.partition(':')[0]}:{domain.root.resolve()}"
-    path = cache / f"class-statistics-{hashlib.sha256(where.encode()).hexdigest()[:12]}.json"
+    path = cache / f"class-statistics-{hashlib.sha256(os.fsencode(where)).hexdigest()[:12]}.json"
     state = {"domain": where, "samples": len(domain), "fingerprint": fingerprint(domain)}
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         if {name: found[name] for name in state} == state:
             return [{int(k): n for k, n in counts.items()} for counts in found["pixels"]]
         print(f"{domain.spec}: the data set has changed, its class statistics are counted anew")
@@ -167,12 +167,13 @@ def fingerprint(domain: Domain) -> str:
     """Changes with the names and contents of the label files and with the classes."""
     root = domain.root
 
-    def content(sample: Sample) -> str:
-        return f"{os.path.relpath(sample.label, root)} {hashlib.blake2b(sample.label.read_bytes()).hexdigest()}"
+    def content(sample: Sample) -> bytes:
+        name = os.fsencode(os.path.relpath(sample.label, root))
+        return name + hashlib.blake2b(sample.label.read_bytes()).digest()
 
     with ThreadPoolExecutor(THREADS) as pool:
-        lines = list(pool.map(content, domain.samples))
-    digest = hashlib.sha256("\n".join([*lines, *domain.classes.names]).encode())
+        digest = hashlib.sha256(b"".join(pool.map(content, domain.samples)))
+    digest.update("\n".join(domain.classes.names).encode())
     digest.update(domain.classes.ids.tobytes())
     return digest.hexdigest()[:16]
 
@@ -182,8 +183,7 @@ def count(domain: Domain, indices: Sequence[int]) -> ImagePixels:
     with ThreadPoolExecutor(THREADS) as pool:
         results = pool.map(partial(count_one, domain), indices)
         title = f"class statistics of {domain.spec}"
-        hidden = len(indices) < len(domain)
-        return list(tqdm(results, title, len(indices), unit="image", dynamic_ncols=True, disable=hidden))
+        return list(progress(results, len(indices), title, "image", silent=len(indices) < len(domain)))
 
 
 def count_one(domain: Domain, index: int) -> dict[int, int]:

@@ -82,7 +82,7 @@ class Domain:
         got = tuple(labels.shape)
         if expected is None:
             expected = image_size(image)
-            if got != expected:  # the head of a file says nothing of a quarter turn
+            if got != expected:
                 expected = read_rgb(image).shape[:2]
         if any(abs(a - b) > 0.01 * b for a, b in zip(got, expected)):
             raise ValueError(f"{path}: expected labels of the image's size {expected}, got {got} ({image} upright)")

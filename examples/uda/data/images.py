@@ -95,9 +95,11 @@ def bits_of_jpeg2000(path: Path) -> int:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the file's head, before it is turned upright."""
+    """(height, width) of the upright image, as far as the file's head tells: what says how to turn it may come last."""
     with naming(path), Image.open(path) as file:
-        return file.height, file.width
+        # of the class itself, since PNG's own method reads the whole file; Pillow has turned TIFF's size already
+        orientation = 1 if file.format == "TIFF" else Image.Image.getexif(file).get(0x0112, 1)
+        return (file.width, file.height) if orientation > 4 else (file.height, file.width)
 
 
 def read_ids(path: Path) -> NDArray[np.integer]:

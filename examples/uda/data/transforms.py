@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime.constants import constant
+from ..runtime.devices import constant
 from ..runtime.rng import uniform
 from .labels import IGNORE
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from ..runtime.files import read_tensors
+from ..runtime.files import mistaken_for, read_tensors
 
 _LEVELS = 4
 _HUB = ("hub", "imagenet")  # weights of these names are fetched
@@ -61,10 +61,6 @@ class Encoder(nn.Module):
         self.output_stride = output_stride
         self.out_channels = list(self.body.out_channels[-_LEVELS:])
         self.strides = [min(4 * 2**level, output_stride) for level in range(_LEVELS)]
-
-    def level_rows(self, rows: int) -> list[int]:
-        """Rows of each level for so many rows of pixels."""
-        return [rows // stride for stride in self.strides]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to four levels (B, C_l, h_l, w_l), fine to coarse, from stride 4 on.
@@ -123,6 +119,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         try:
+            if other := mistaken_for(path):
+                raise ValueError(other)
             return load_file(path)
         except (SafetensorError, ValueError) as error:
             raise ValueError(f"encoder weights: {path}: expected a whole file of weights; {error}") from error
@@ -155,10 +153,6 @@ class TimmPyramid(nn.Module):
         self.body = FeatureListNet(whole, out_indices=tuple(range(_LEVELS)), flatten_sequential=True)
         self.out_channels: list[int] = self.body.feature_info.channels()
         self.strides: list[int] = self.body.feature_info.reduction()
-
-    def level_rows(self, rows: int) -> list[int]:
-        """Rows of each level for so many rows of pixels."""
-        return [rows // stride for stride in self.strides]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to levels (B, C_l, h_l, w_l), fine to coarse."""

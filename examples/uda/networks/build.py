@@ -89,7 +89,7 @@ def known_encoder(name: str) -> bool:
 def build_encoder(
     encoder: str, decoder: str, weights: str | None = None, drop_path: float | None = None
 ) -> SmallEncoder | Encoder | TimmPyramid | ViTEncoder:
-    """Images to levels, fine to coarse; `out_channels` holds their channels, `level_rows` tells their rows."""
+    """Images to levels, fine to coarse; `out_channels` holds their channels, `strides` their pixels per cell."""
     if decoder not in DECODERS:
         raise ValueError(f"decoder: expected one of {DECODERS}, got {decoder!r}")
     if (encoder == "small") != (decoder == "small"):

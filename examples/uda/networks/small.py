@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from mrm_loss.layers import Block, sincos_position
 
+from ..runtime.devices import to_device
+
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     """Convolution, BatchNorm, ReLU."""
@@ -45,10 +47,6 @@ class SmallEncoder(nn.Module):
         self.strides = [4, 8]
         self.stem = nn.Sequential(conv(3, 16, stride=2), conv(16, 32, stride=2), ResidualBlock(32, 32, 1))
         self.stage = nn.Sequential(ResidualBlock(32, 64, 2), conv(64, 128, 1))
-
-    def level_rows(self, rows: int) -> list[int]:
-        """Rows of each level for so many rows of pixels."""
-        return [rows // stride for stride in self.strides]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         fine = self.stem(images)
@@ -97,7 +95,7 @@ class SmallViT(nn.Module):
         """(B, 3, H, W) to the normalised outputs (B, C, H/8, W/8) of these blocks."""
         x = self.patch_embed(images)  # (B, rows, cols, C)
         rows, cols = x.shape[1:3]
-        x = x.flatten(1, 2) + sincos_position((rows, cols), self.embed_dim).to(x, non_blocking=True)
+        x = x.flatten(1, 2) + to_device(sincos_position((rows, cols), self.embed_dim), x.device, x.dtype)
         levels = []
         for index, block in enumerate(self.blocks):
             x = block(x)

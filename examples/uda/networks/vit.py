@@ -43,15 +43,12 @@ class ViTEncoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, width))
         self.blocks = [depth * (level + 1) // levels - 1 for level in range(levels)]
         self.out_channels: list[int] = [width] * levels
+        self.strides = [patch_size / scale] * levels  # pixels of the image per cell
 
     def grid(self, size: Sequence[int]) -> tuple[int, int]:
         """Rows and columns of patches that images of this (H, W) are cut into."""
         rows, cols = (max(1, int(edge * self.scale // self.patch_size)) for edge in size)
         return rows, cols
-
-    def level_rows(self, rows: int) -> list[int]:
-        """Rows of each level for so many rows of pixels."""
-        return [self.grid((rows, rows))[0]] * len(self.blocks)
 
     def forward(self, images: Tensor, masked: Tensor | None = None) -> list[Tensor]:
         """(B, 3, H, W) to levels (B, C, rows, cols).

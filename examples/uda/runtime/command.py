@@ -13,7 +13,9 @@ from typing import Any, NoReturn
 
 import torch
 
+from .output import print_without_errors
 from .processes import stop_processes
+from .workers import why_killed
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_MEMORY = ("can't allocate memory", "can't start new thread")
@@ -36,6 +38,7 @@ def command(main: Callable[[], Any]) -> NoReturn:
     What can be expected to go wrong (settings, files, a full disk, memory, another process) is said in one line, the
     rest, and with --traceback everything, with its traceback.
     """
+    print_without_errors()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     status: Any = 1
     try:
@@ -75,7 +78,7 @@ def explained(error: BaseException) -> str:
     if isinstance(error, RuntimeError) and any(words in message for words in GONE):
         return "another process of this run has ended; its own message says why"
     if isinstance(error, RuntimeError) and message.startswith("DataLoader worker"):
-        return f"a process that loads data was killed, often for want of memory: fewer --workers need less ({message})"
+        return why_killed(message)
     return message if isinstance(error, ValueError | OSError | ImportError) else ""
 
 

@@ -75,12 +75,27 @@ def save_tensors(content: Any, file: IO[bytes]) -> None:
         raise
 
 
+NOT_THE_FILE = {
+    b"version https://git-lfs.github.com/": "a Git LFS pointer, not the file itself; fetch that with `git lfs pull`",
+    b"<": "a web page (HTML or XML), not a file of tensors; fetch the file behind it, by its download link",
+}
+
+
+def mistaken_for(path: Path) -> str:
+    """What a download has put in a file's place, in words with the remedy; empty where it has not."""
+    with path.open("rb") as file:
+        start = file.read(200).removeprefix(b"\xef\xbb\xbf").lstrip()
+    return next((f"it is {what}" for sign, what in NOT_THE_FILE.items() if start.startswith(sign)), "")
+
+
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
     """What `torch.save` wrote; nothing but tensors and plain values is unpickled, and no code of the file is run.
 
     Raises:
         ValueError: the file is damaged, or holds other things.
     """
+    if other := mistaken_for(path):
+        raise ValueError(other)
     try:
         if zipfile.is_zipfile(path):  # torch.load does not notice changed bytes
             with zipfile.ZipFile(path) as archive:

@@ -1,18 +1,15 @@
-"""Requests to stop (Ctrl-C, SIGTERM), and processes that end with the one that started them."""
+"""Requests to stop (Ctrl-C, SIGTERM)."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
 
 STOP = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 10.0  # seconds that a request may wait for the end of a step
@@ -99,7 +96,8 @@ class Interrupts:
         while True:
             wait = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
             if not select.select([self._read], [], [], wait)[0]:
-                os.write(2, f"\n{self.farewell()}\n".encode())
+                with suppress(OSError):  # nobody may read it
+                    os.write(2, f"\n{self.farewell()}\n".encode(errors="backslashreplace"))
                 os._exit(1)
             data = os.read(self._read, 64)
             if not data:
@@ -110,21 +108,3 @@ class Interrupts:
                 elif byte in STOP:
                     count += 1
                     deadline = time.monotonic() + (self.patience if count == 1 else HASTE)
-
-
-def end_with_parent(parent: int) -> None:
-    """This process ends when the one that started it does, however that ends: a worker never outlives its run.
-
-    Only Linux can do it; elsewhere the loader's workers notice within seconds by themselves.
-    """
-    if sys.platform == "linux":
-        libc: Any = ctypes.CDLL(None)
-        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it was faster
-        os._exit(1)
-
-
-def ignore_requests() -> None:
-    """For processes that load data: requests reach a run's whole group, and the run says itself when to stop."""
-    for number in STOP:
-        signal.signal(number, signal.SIG_IGN)

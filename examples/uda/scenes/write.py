@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
+from ..runtime.output import progress
 from .camera import game_camera, poor_camera
 from .render import Colours, World, render
 from .things import draw_things
@@ -208,7 +208,7 @@ def write_scenes(
             shutil.rmtree(folder, ignore_errors=True)
     write_marker(root, {"settings": settings, "complete": False})
     missing = list(missing_scenes(root, counts))
-    for split, index in tqdm(missing, desc="drawing street scenes", unit="image"):
+    for split, index in progress(missing, len(missing), "drawing street scenes", "image"):
         image, labels = scene(seed, split, index, size)
         image_path, label_path = paths(root, split, index)
         save(Image.fromarray(image), image_path)
@@ -228,7 +228,7 @@ def missing_scenes(root: Path, counts: dict[str, int]) -> Iterator[tuple[str, in
 def read_marker(root: Path) -> dict[str, object]:
     """What the marker says; nothing where it is missing or damaged."""
     try:
-        state = json.loads((root / MARKER).read_text())
+        state = json.loads((root / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}
@@ -238,5 +238,5 @@ def write_marker(root: Path, state: dict[str, object]) -> None:
     """Replaces the marker in one move."""
     root.mkdir(parents=True, exist_ok=True)
     part = root / f"{MARKER}.{os.getpid()}.part"
-    part.write_text(json.dumps(state, indent=1))
+    part.write_text(json.dumps(state, indent=1), encoding="utf-8")
     os.replace(part, root / MARKER)

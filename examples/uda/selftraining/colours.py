@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.transforms import denormalise, normalise
-from ..runtime.constants import constant
+from ..runtime.devices import constant, to_device
 from ..runtime.rng import uniform
 
 GREY = (0.299, 0.587, 0.114)
@@ -60,7 +60,7 @@ def weak_augment(images: Tensor, generators: list[torch.Generator]) -> Tensor:
 
 def recoloured(images: Tensor, chosen: list[Colours]) -> Tensor:
     """Normalised images (B, 3, H, W), changed as was chosen for each."""
-    matrices = torch.stack([hue_matrix(colours.turn) for colours in chosen]).to(images, non_blocking=True)
+    matrices = to_device(torch.stack([hue_matrix(colours.turn) for colours in chosen]), images.device, images.dtype)
     out = []
     for image, colours, matrix in zip(denormalise(images), chosen, matrices):
         image = colour_jitter(image, colours.jitter, matrix)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime.constants import constant
+from ..runtime.devices import constant
 from ..runtime.processes import mean_over_ranks
 
 

@@ -111,7 +111,7 @@ def contradiction(settings: Any) -> str:
         return f"--eval-window: expected 0 for whole images, or at least 32 pixels, got {cfg.eval_window}"
     if cfg.lr == 0 and cfg.pretrain_iterations > 0:
         return "--lr: expected a number above 0 where there are steps of pretraining, got 0"
-    if uses_mrm and cfg.mrm_rebuild and (cfg.mrm_width % 4 or cfg.mrm_width % cfg.mrm_heads):
+    if uses_mrm and not cfg.mrm_mask_only and (cfg.mrm_width % 4 or cfg.mrm_width % cfg.mrm_heads):
         return f"--mrm-width: expected a multiple of 4 and of --mrm-heads {cfg.mrm_heads}, got {cfg.mrm_width}"
     if uses_mrm and cfg.mrm_every > cfg.iterations:
         return f"--mrm-every: expected at most the {cfg.iterations} of --iterations, got {cfg.mrm_every}"

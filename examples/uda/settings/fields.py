@@ -135,8 +135,8 @@ class Settings:
     mrm_mask_ratio: float = setting(0.4, "share of the feature grid that is masked", above=0, below=1)
     mrm_block_size: int = setting(2, "side in cells of masked blocks (1 in the paper)", low=1)
     mrm_grid: tuple[int, int] = setting((12, 24), "token grid (16 16 in the paper)", names="ROWS COLS", low=1)
-    mrm_rebuild: bool = setting(
-        True, "masked features are rebuilt; without: the projectors on the mask token, no transformer (our addition)"
+    mrm_mask_only: bool = setting(
+        False, "masked cells are filled from the mask token, nothing is rebuilt, no transformer (our addition)"
     )
     mrm_width: int = setting(64, "width of the Rebuilder's tokens (512 in the paper)", low=4)
     mrm_depth: int = setting(2, "transformer blocks of the Rebuilder (2 in the paper)", low=1)
@@ -171,7 +171,7 @@ class Settings:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     def save(self, path: Path) -> None:
-        path.write_text(self.text())
+        path.write_text(self.text(), encoding="utf-8")
 
     @property
     def uses_mrm(self) -> bool:
@@ -192,7 +192,7 @@ class Settings:
 
 def load_settings(path: Path) -> Settings:
     """Settings that `Settings.save` wrote."""
-    values = json.loads(path.read_text())
+    values = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise ValueError(f"expected a table of settings, got {type(values).__name__}")
     return settings_of(values)

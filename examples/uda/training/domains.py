@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -60,3 +62,32 @@ def open_validation(target: str, settings: Settings) -> Domain | None:
     if rank_and_world()[0] == 0:
         print(f"{target}: nothing to evaluate on, the run goes without mIoU ({reason})")
     return None
+
+
+def sample_names(domains: Mapping[str, Domain | None]) -> dict[str, list[str]]:
+    """The images of each domain, below its folder, as a checkpoint keeps them."""
+    return {
+        name: [os.path.relpath(sample.image, domain.root) for sample in domain.samples]
+        for name, domain in domains.items()
+        if domain is not None
+    }
+
+
+def changed_samples(before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]]) -> list[str]:
+    """A line for each domain whose images are others than those of a checkpoint; see `sample_names`.
+
+    A checkpoint of before they were kept has none, and nothing is said.
+    """
+    lines = []
+    for name in sorted(before.keys() | now.keys()) if before else ():
+        old, new = set(before.get(name, ())), set(now.get(name, ()))
+        counts = [f"{len(new - old)} more ({some(new - old)})"] * bool(new - old)
+        counts += [f"{len(old - new)} fewer ({some(old - new)})"] * bool(old - new)
+        if counts:
+            lines.append(f"{name}: the data have changed since the checkpoint, images: {' and '.join(counts)}")
+    return lines
+
+
+def some(names: set[str], count: int = 3) -> str:
+    """The first of the names."""
+    return ", ".join(sorted(names)[:count]) + ", ..." * (len(names) > count)

@@ -10,6 +10,7 @@ import math
 import tempfile
 import textwrap
 import time
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.files import read_checkpoint
+from ..data.batches import batches
 from ..data.class_statistics import absent_classes, beside, spread
 from ..data.domain import Domain
 from ..data.images import read_rgb
@@ -27,6 +29,7 @@ from ..data.rare_class import RareClassSampler
 from ..runtime.meter import GIB, forget_peak, memory_of, peak_memory
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
+from .domains import changed_samples
 from .run import AfterStep, Run, StepFunction, batches_of, one_step
 
 SAMPLE = 10  # label files that are read
@@ -77,6 +80,8 @@ def look_at(run: Run, settings: Settings, step_function: StepFunction) -> None:
         state, path = read_checkpoint(Path(settings.resume))
         run.restore(state, path)
         say("checkpoint", f"{path}, of step {run.step}")
+        for text in changed_samples(state.get("samples", {}), run.samples):
+            say("", text)
     loading, steps, losses = try_steps(run, step_function)
     say("losses", ", ".join(f"{name} {value:.3f}" for name, value in losses[0].items()) + " (of a first step)")
     say("memory", memory_in_words(run.device))
@@ -104,7 +109,7 @@ def what_it_is(settings: Settings) -> str:
         phases = f"{settings.pretrain_iterations} steps on the source alone, then {phases}"
     world = rank_and_world()[1]
     several = f" in each of {world} processes" if world > 1 else ""
-    what = "MRM" if settings.mrm_rebuild else "masking, not rebuilding,"
+    what = "masking, not rebuilding," if settings.mrm_mask_only else "MRM"
     rarely = f" in one step of {settings.mrm_period}" if settings.mrm_period > 1 else ""
     mrm = f" with {what} on {settings.mrm_on}{rarely}" if settings.uses_mrm else " without MRM"
     return (
@@ -162,7 +167,7 @@ def networks_of(run: Run) -> list[tuple[str, str]]:
     ]
     if models.mrm is None:
         return found
-    what = "Rebuilder" if settings.mrm_rebuild else "mask tokens"
+    what = "mask tokens" if settings.mrm_mask_only else "Rebuilder"
     return [*found, (what, f"{parameters_in(models.mrm)} parameters, in training only")]
 
 
@@ -179,6 +184,8 @@ def try_steps(run: Run, step_function: StepFunction) -> tuple[float, list[float]
     began = time.perf_counter()
     batch = data[first]
     loading = time.perf_counter() - began
+    with closing(batches(data, first, first + 1, settings.workers, pin=run.device.type == "cuda")) as loader:
+        batch = next(loader)  # through the workers that the run will have
     steps: list[float] = []
     losses: list[dict[str, float]] = []
     while len(steps) < len(numbers) and sum(steps) < PATIENCE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import IO
@@ -28,9 +29,11 @@ def make_folder(settings: Settings) -> Path:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            raise FileExistsError(f"{folder} exists; give another --out, or go on with it: --resume {folder}") from None
+            raise FileExistsError(
+                f"{folder} exists; give another --out, or go on with it: {resuming(folder)}"
+            ) from None
         return folder
-    term = ("+mrm" if settings.mrm_rebuild else "+mask-only") if settings.uses_mrm else ""
+    term = ("+mask-only" if settings.mrm_mask_only else "+mrm") if settings.uses_mrm else ""
     first = Path("runs") / f"{settings.method}{term}-seed{settings.seed}"
     folder, count = first, 1
     while True:
@@ -75,6 +78,11 @@ def lock(folder: Path) -> IO[str] | None:
     return file
 
 
+def resuming(folder: Path) -> str:
+    """The words that go on with a run, to be copied into a shell."""
+    return f"--resume {shlex.quote(str(folder))}"
+
+
 def keep_metrics(path: Path, step: int, total: int) -> set[int]:
     """Drops the lines of metrics.jsonl that a run resumed at `step` writes again; returns the steps evaluated.
 
@@ -82,7 +90,7 @@ def keep_metrics(path: Path, step: int, total: int) -> set[int]:
     which is made again for the report.
     """
     rows = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
             row = json.loads(line)
         except ValueError:

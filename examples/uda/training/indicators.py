@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batches import Batches
+from ..runtime.devices import to_device
 from ..runtime.processes import sum_over_ranks
 from ..runtime.rng import generator
 
@@ -93,8 +94,8 @@ def agreement(run: Any, data: Batches) -> dict[str, float]:
     if mrm is None or run.step <= run.settings.pretrain_iterations:
         return {}
     batch = data[run.step - 1]
-    images = batch.target_images.to(run.device, non_blocking=True)
-    trusted = batch.target_trusted.to(run.device, non_blocking=True) > 0  # (B, H, W)
+    images = to_device(batch.target_images, run.device)
+    trusted = to_device(batch.target_trusted, run.device) > 0  # (B, H, W)
     draws, masks = generator(run.settings.seed, "agreement", run.step, data.samples.start), []
 
     def rebuild(levels: list[Tensor]) -> list[Tensor]:

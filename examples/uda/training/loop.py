@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
-
-from tqdm import tqdm
 
 from ..checkpoints.evaluation import mean_iou
 from ..data.batches import Batches, batches
 from ..runtime.command import note
 from ..runtime.interrupts import Interrupts
 from ..runtime.meter import Meter, in_short
+from ..runtime.output import Progress, say
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
 from .domains import say_absent_classes
+from .folder import resuming
 from .indicators import GradientShare, agreement, in_words
 from .report import report, show_panel
 from .run import AfterStep, Run, StepFunction, batches_of, one_step
@@ -54,9 +53,9 @@ def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
     meter = Meter(run.device, 2 * settings.batch_size * world, period=settings.mrm_period)
     started, first_step = time.perf_counter(), run.step
     loader = batches(data, run.step, run.total, settings.workers, pin=run.device.type == "cuda")
-    bar = tqdm(total=run.total, initial=run.step, desc=run.folder.name, disable=rank > 0, dynamic_ncols=True)
+    bar = Progress(run.total, run.folder.name, done=run.step, silent=rank > 0)
     with bar, closing(loader), stop.later():
-        evaluate_if_due(run, data, stop, bar)  # a run can have been stopped in the middle of it
+        evaluate_if_due(run, data, stop)  # a run can have been stopped in the middle of it
         began = time.perf_counter()
         for batch in loader:
             share.watch((run.step + 1) % settings.log_every == 0)
@@ -72,7 +71,7 @@ def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
             if to_log:
                 values |= share.values()
                 cost = meter.values()
-                bar.set_postfix({key: f"{value:.3f}" for key, value in values.items()} | in_short(cost))
+                bar.show({key: f"{value:.3f}" for key, value in values.items()} | in_short(cost))
                 run.log(**values)
                 run.board.scalars(run.step, cost)
             stopped |= alone
@@ -81,7 +80,7 @@ def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
                 run.save()  # before an evaluation, so that nothing is lost if that is interrupted
             if stopped and run.step < run.total:
                 raise KeyboardInterrupt
-            if evaluate_if_due(run, data, stop, bar) or to_save:
+            if evaluate_if_due(run, data, stop) or to_save:
                 meter.restart()
             began = time.perf_counter()
     if run.step > first_step:
@@ -95,7 +94,7 @@ def evaluation_due(run: Run) -> bool:
     return 0 < run.step < run.total and at and run.step not in run.evaluated
 
 
-def evaluate_if_due(run: Run, data: Batches, stop: Interrupts, bar: Any) -> bool:
+def evaluate_if_due(run: Run, data: Batches, stop: Interrupts) -> bool:
     """Whether it was due; says what came out."""
     if not evaluation_due(run):
         return False
@@ -107,7 +106,7 @@ def evaluate_if_due(run: Run, data: Batches, stop: Interrupts, bar: Any) -> bool
     scores = ", ".join(f"{name} {mean_iou(confusion):.2f}" for name, confusion in confusions.items())
     said = [f"mIoU {scores}"] * bool(scores) + [in_words(shares)] * bool(shares)
     if rank_and_world()[0] == 0 and said:
-        bar.write(f"step {run.step}: {'; '.join(said)}")
+        say(f"step {run.step}: {'; '.join(said)}")
     return True
 
 
@@ -118,7 +117,7 @@ def telling_how_to_go_on(run: Run, stop: Interrupts) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        safe = f"go on with --resume {run.folder}" if run.saved == run.step else what_is_safe(run)
+        safe = f"go on with {resuming(run.folder)}" if run.saved == run.step else what_is_safe(run)
         raise SystemExit(f"interrupted at step {run.step} of {run.total}; {safe}") from None
     except Exception as error:
         note(error, what_is_safe(run))
@@ -132,4 +131,4 @@ def what_is_safe(run: Run) -> str:
     """The last checkpoint and how to go on, if there is one."""
     if run.saved is None:
         return f"no checkpoint was saved before; {run.folder} can be deleted"
-    return f"the checkpoint of step {run.saved} is safe in {run.folder}; go on with --resume {run.folder}"
+    return f"the checkpoint of step {run.saved} is safe in {run.folder}; go on with {resuming(run.folder)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -97,20 +97,19 @@ def mrm_of(settings: Settings, network: Segmentor) -> MRM | None:
     """The Rebuilder, drawn from random numbers of its own; None where MRM is off."""
     if not settings.uses_mrm:
         return None
-    # rows of a level per row of the grid, at the training crop; HRDA's context is half of it
-    rows = settings.crop[0] // (2 if settings.hrda else 1)
-    level_rows: Any = network.encoder.level_rows
+    # HRDA's context is half of the training crop
+    rows, strides = settings.crop[0] // (2 if settings.hrda else 1), cast("list[float]", network.encoder.strides)
     with own_rng(settings.seed, "rebuilder"):
         return MRM(
             network.used_channels,
-            scale_factors=[max(1, level // settings.mrm_grid[0]) for level in level_rows(rows)],
+            scale_factors=[max(1, int(rows / stride) // settings.mrm_grid[0]) for stride in strides],
             grid_size=settings.mrm_grid,
             mask_ratio=settings.mrm_mask_ratio,
             block_size=settings.mrm_block_size,
             embed_dim=settings.mrm_width,
             depth=settings.mrm_depth,
             num_heads=settings.mrm_heads,
-            rebuild=settings.mrm_rebuild,
+            mask_only=settings.mrm_mask_only,
             loss_weight=settings.mrm_weight * settings.mrm_every,
         )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,10 @@ def report(run: Any, confusions: dict[str, Tensor]) -> None:
         "threads": torch.get_num_threads(),
     }
     write_whole(run.folder / "result.json", json.dumps(result, indent=2) + "\n")
+    with naming_file(run.folder / "curves.png"):
+        draw_curves(run.metrics, run.folder / "curves.png", run.settings.pretrain_iterations)
+    show_panel(run)
+    run.board.close()
     if confusions:
         print(iou_table(confusions, names))
         print(mean_in_words(confusions, names))
@@ -58,19 +64,16 @@ def report(run: Any, confusions: dict[str, Tensor]) -> None:
         print(f"source: {absent}")
     for mean in list(means)[1:]:
         print(f"{mean}: " + ", ".join(f"{name} {miou:.2f}" for name, miou in means[mean].items()))
-    with naming_file(run.folder / "curves.png"):
-        draw_curves(run.metrics, run.folder / "curves.png", run.settings.pretrain_iterations)
-    show_panel(run)
-    run.board.close()
     print(f"curves, pictures, metrics and checkpoint: {run.folder}")
     print(what_next(run.folder, bool(confusions)))
 
 
 def what_next(folder: Path, labelled: bool) -> str:
     """The commands that a finished run is for."""
-    evaluate, predict = (os.path.relpath(EXAMPLES / script) for script in ("evaluate.py", "predict.py"))
-    ours = f"python {evaluate} {folder}" + ("" if labelled else " --target LAYOUT:PATH")
-    return f"next: {ours}\n      python {predict} {folder} IMAGE_OR_FOLDER --out predictions"
+    evaluate, predict = (shlex.quote(os.path.relpath(EXAMPLES / script)) for script in ("evaluate.py", "predict.py"))
+    run = shlex.quote(str(folder))
+    ours = f"python {evaluate} {run}" + ("" if labelled else " --target LAYOUT:PATH")
+    return f"next: {ours}\n      python {predict} {run} IMAGE_OR_FOLDER --out predictions"
 
 
 def show_panel(run: Any) -> None:
@@ -83,7 +86,7 @@ def show_panel(run: Any) -> None:
 
 def draw_curves(metrics: Path, path: Path, first_step: int) -> None:
     """Losses (smoothed) and mIoU over the steps of a metrics.jsonl; a line where self-training begins."""
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     names = sorted({key for row in rows for key in row} - {"step", "trust", "seconds_per_step", *INDICATORS})
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
     for name in names:
@@ -172,8 +175,12 @@ def save_panel(rows: list[dict[str, NDArray[np.uint8]]], legend: dict[str, NDArr
     for ax, title in zip(axes[0], rows[0]):
         ax.set_title(title, fontsize=11)
     patches = [Rectangle((0, 0), 1, 1, color=colour) for colour in legend.values()]
-    figure.legend(patches, list(legend), loc="outside lower center", ncols=10, frameon=False, fontsize=10)
-    figure.savefig(path, dpi=110)
+    names = figure.legend(patches, list(legend), loc="outside lower center", ncols=10, frameon=False, fontsize=10)
+    for text in names.get_texts():
+        text.set_parse_math(False)  # a name may hold dollars
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the font draws a box for each
+        figure.savefig(path, dpi=110)
     plt.close(figure)
 
 

@@ -31,7 +31,7 @@ from ..runtime.processes import (
 from ..runtime.rng import seed_of
 from ..selftraining.draws import Draws
 from ..settings import Settings
-from .domains import open_data
+from .domains import changed_samples, open_data, sample_names
 from .folder import keep_metrics, lock, make_folder, other_processes
 from .models import Models
 from .optimizers import go_on_with, optimizers_of, rate_factor, update
@@ -50,6 +50,7 @@ class Run:
         self.settings = settings
         self.device = start_processes(settings.device)
         self.source, self.target, self.validation = open_data(settings)
+        self.samples = sample_names({"source": self.source, "target": self.target, "validation": self.validation})
         self.models = Models(settings, self.source.classes, self.device)
         self.optimizers = optimizers_of(settings, self.models.network, self.models.mrm)
         self.after_step: AfterStep | None = None
@@ -82,6 +83,7 @@ class Run:
             "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.settings).items()},
             "classes": {"names": self.source.classes.names, "colours": self.source.classes.colours.tolist()},
             "processes": rank_and_world()[1],
+            "samples": self.samples,
             "student": self.models.student.state_dict(),
             "teacher": self.models.teacher.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -97,6 +99,8 @@ class Run:
                 set_damaged_aside(self.folder)
             batch_size = self.settings.batch_size
             if text := other_processes(state.get("processes"), state["settings"]["batch_size"], batch_size):
+                print(text)
+            for text in changed_samples(state.get("samples", {}), self.samples):
                 print(text)
             self.evaluated = keep_metrics(self.metrics, self.step, self.total)
         self.evaluated = from_first(lambda: self.evaluated)
@@ -126,7 +130,7 @@ class Run:
     def log(self, **values: float) -> None:
         if rank_and_world()[0] == 0:
             rounded = {key: round(float(value), 5) for key, value in values.items()}
-            with naming_file(self.metrics), self.metrics.open("a") as file:
+            with naming_file(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": self.step, **rounded}) + "\n")
             self.board.scalars(self.step, values)
 
@@ -213,7 +217,7 @@ def one_step(
             group["lr"] = group["initial_lr"] * rate_factor(run.step, settings)
         optimizer.zero_grad()
     step = run.step - settings.pretrain_iterations
-    losses = step_function(step, batch, models, settings, Draws(settings, run.step, len(models.classes)))
+    losses = step_function(step, batch, models, settings, Draws(settings, run.step))
     student = models.student
     average_gradients(student)
     if watch is not None:

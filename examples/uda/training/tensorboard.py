@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except Exception:  # not installed, or broken in one of many ways: no reason for a run to stop
             return
-        self.writer = SummaryWriter(str(folder), purge_step=step or None)
+        with suppress(UnicodeError):  # it takes no folder whose name the system's encoding lacks
+            self.writer = SummaryWriter(str(folder), purge_step=step or None)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         if self.writer is not None:

@@ -36,7 +36,7 @@ def test_pixels_are_counted_once(root, tmp_path, counted, capsys):
     domain = open_domain(f"gta5:{root}", size=(20, 40))  # counted in the files' own size
     assert class_statistics(domain, tmp_path / "cache") == EXPECTED
     printed = capsys.readouterr()
-    assert "class statistics of gta5:" in printed.err  # the progress bar
+    assert printed.err == ""  # it took no half minute
     assert class_statistics(domain, tmp_path / "cache") == EXPECTED
     assert len(counted) == 1
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".json"]

@@ -81,12 +81,14 @@ def test_turned_photographs_fit_their_upright_labels(own, orientation, ending):
     assert Batches(small, small, (8, 12), 1, 0)[0].source_images.shape == (1, 3, 8, 12)
 
 
-def test_labels_that_lie_as_the_photograph_is_stored_are_refused(own):
-    turned(own / "images" / "a.jpg", UPRIGHT, 6)
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".tif"])
+def test_labels_that_lie_as_the_photograph_is_stored_are_refused(own, ending):
+    turned(own / "images" / f"a{ending}", UPRIGHT, 6)
     write(own / "labels" / "a.png", np.ascontiguousarray(np.rot90(IDS)))
     domain = open_domain(f"folder:{own}")
-    message = r"a\.png: expected labels of the image's size \(16, 24\), got \(24, 16\) \(.*a\.jpg upright\)"
-    for read in (domain.with_labels, domain.labelled):
+    message = r"a\.png: expected labels of the image's size \(16, 24\), got \(24, 16\) \(.*images/a.* upright\)"
+    readers = (domain.with_labels, domain.labelled, lambda i: domain.check_size(i, domain.labels(i, resized=False)))
+    for read in readers:
         with pytest.raises(ValueError, match=message):
             read(0)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from uda.runtime.files import read_tensors, save_tensors, whole_file, write_whole
+from uda.runtime.files import mistaken_for, read_tensors, save_tensors, whole_file, write_whole
 
 
 class Full:
@@ -78,3 +78,28 @@ def test_damage_is_noticed_and_code_is_not_run(tmp_path, damage):
     with pytest.raises(ValueError, match="could not be read as a whole file of tensors"):
         read_tensors(path)
     assert not os.path.exists(owned)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (LFS, "a Git LFS pointer, .* `git lfs pull`"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "a web page .*download link"),
+        (b"\xef\xbb\xbf\n <html>", "a web page .*download link"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "a web page .*download link"),
+    ],
+)
+def test_what_a_download_has_put_in_a_files_place(tmp_path, content, words):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^it is {words}"):
+        read_tensors(path)
+
+
+def test_other_files_are_not_mistaken_for_these(tmp_path):
+    for content in (b"", b"PK\x03\x04", b"\x80\x02}", b"hello"):
+        (tmp_path / "x").write_bytes(content)
+        assert mistaken_for(tmp_path / "x") == ""

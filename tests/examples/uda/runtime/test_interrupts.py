@@ -70,6 +70,27 @@ with Interrupts() as stop, stop.later():
     assert "go on with --resume" in err
 
 
+@pytest.mark.parametrize(("farewell", "heard"), [("in straße \\udcff", True), ("to nobody", False)])
+def test_what_is_said_does_not_keep_the_process(farewell, heard):
+    program = f"""
+import sys, time
+sys.path.insert(0, {str(EXAMPLES)!r})
+from uda.runtime.interrupts import Interrupts
+with Interrupts() as stop, stop.later():
+    stop.patience, stop.farewell = 0.3, lambda: "{farewell}"
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdout=pipe, stderr=pipe) as process:
+        assert process.stdout.readline() == b"ready\n"
+        if not heard:
+            process.stderr.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 1
+        assert not heard or "in straße \\udcff".encode() in process.stderr.read()
+
+
 @pytest.mark.parametrize(
     ("seconds", "several", "torchrun", "patience"),
     [

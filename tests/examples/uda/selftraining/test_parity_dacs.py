@@ -56,7 +56,7 @@ def test_pseudo_label_and_margins(dacs: Parity) -> None:
 
 
 def test_mix(dacs: Parity) -> None:
-    mask = torch.cat([dacs["mask.0"], dacs["mask.1"]]).bool()  # (2, 1, 48, 64)
+    mask = torch.cat([dacs["mask.0"], dacs["mask.1"]])[:, 0].bool()  # (2, 48, 64)
     source = dacs.wave((2, 3, 48, 64), amp=2.0)
     target = dacs.wave((2, 3, 48, 64), amp=2.0, shift=1.3)
     dacs.check("mixed_img", mix(mask, source, target))

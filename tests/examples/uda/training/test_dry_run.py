@@ -31,7 +31,7 @@ def test_a_dry_run_says_what_it_found_and_leaves_nothing(settings, capsys):
 
 
 def test_a_dry_run_tells_masking_from_rebuilding(settings, capsys):
-    cfg = dataclasses.replace(settings, method="mic", mrm_rebuild=False, dry_run=True)
+    cfg = dataclasses.replace(settings, method="mic", mrm_mask_only=True, dry_run=True)
     train(cfg, train_mic_mrm.train_step)
     printed = capsys.readouterr().out
     assert "mic with masking, not rebuilding, on target" in printed

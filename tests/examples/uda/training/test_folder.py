@@ -13,7 +13,7 @@ from uda.training.folder import keep_metrics, lock, make_folder, other_processes
 def test_two_runs_at_the_same_moment_get_two_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert [make_folder(Settings()).name for _ in range(3)] == ["mic+mrm-seed0", "mic+mrm-seed0-2", "mic+mrm-seed0-3"]
-    arms = [{"mrm_weight": 0.0}, {"mrm_rebuild": False}]
+    arms = [{"mrm_weight": 0.0}, {"mrm_mask_only": True}]
     assert [make_folder(Settings(**arm)).name for arm in arms] == ["mic-seed0", "mic+mask-only-seed0"]
     named = Settings(out="here")
     make_folder(named)
