@@ -120,7 +120,7 @@ def now_of(places, name: str) -> steps.Now:
     probabilities = torch.randn(2, 7, 96, 128, generator=generator).mul(3).softmax(1)
     labels, trusted = probabilities.argmax(1), torch.ones(2, 96, 128)
     both = images, labels, 0.5 * trusted
-    return steps.Now(1, opened.models, cfg, trainers.Draws(cfg, 3, 7), both, both, both, probabilities, trusted)
+    return steps.Now(1, opened.models, cfg, trainers.Draws(cfg, 3), both, both, both, probabilities, trusted)
 
 
 @pytest.mark.slow
@@ -138,6 +138,18 @@ def test_every_pass_trains_the_encoder(places):
             loss = change.own_pass(now)
         assert loss > 0, name
         assert weight.grad is not None and weight.grad.abs().sum() > 0, name
+
+
+@pytest.mark.slow
+def test_without_its_transformer_the_rebuilder_still_rebuilds(places):
+    name = "dacs+no transformer"
+    opened, _ = single.opened(ARMS[name], settings(places, name), places["work"])
+    whole, _ = single.opened(ARMS["dacs+mrm"], settings(places, "dacs+mrm"), places["work"])
+    parts = [{key.split(".")[1] for key, _ in run.models.mrm.named_parameters()} for run in (whole, opened)]
+    assert parts[0] - parts[1] == {"blocks"}
+    feats = opened.models.network.encoder(torch.randn(2, 3, 96, 128))
+    mask = torch.rand(2, 1, 6, 8) < 0.4
+    assert all(not torch.equal(a, b) for a, b in zip(feats[:2], opened.models.mrm.rebuild(feats, mask)[0]))
 
 
 def test_fills_leave_visible_cells_as_they_are():
