@@ -171,7 +171,7 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 # (pair, arms, seeds), in the order in which they are made; PLAN.md says what each is for
 QUEUE: list[tuple[str, list[str], list[int]]] = [
     *blocks(BOTH, MAIN, CONFIRMING[:4]),
-    *blocks(BOTH, [f"dacs+mrm, {name}" for name in HELP], DEVELOPMENT[:1]),
+    *blocks(BOTH, ["dacs", "dacs+mrm", *(f"dacs+mrm, {name}" for name in HELP)], DEVELOPMENT[:1]),
     *blocks(BOTH, ["oracle", "dacs, slow teacher", "dacs+mrm, slow teacher"], DEVELOPMENT[:1]),
     *blocks(SCENES, ["source only", "dacs", "dacs+mrm", "dacs+mask only"], DEVELOPMENT),
     *blocks(BOTH, MAIN, CONFIRMING[4:]),
