@@ -42,7 +42,7 @@ COMMON: dict[str, Any] = {
 # of a pair, where they differ from the common ones
 SETTINGS: dict[str, dict[str, Any]] = {"drawn-camvid": {"pretrain_iterations": 1000}}
 
-MRM_TIME = 1.45  # steps of DACS that take the time of one step with MRM; PLAN.md says how it was measured
+MRM_TIME = 1.45  # steps of DACS that take the time of a step with MRM; to be measured anew, see PLAN.md
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,11 @@ HELP = {
     "blocks of 2": Arm(settings={"mrm_block_size": 2}, change=Change()),
     "soft": Arm(change=Change(loss=steps.soft)),
     "soft, augmented": Arm(settings=AUGMENT, change=Change(loss=steps.soft)),
-    "masked alone": Arm(change=Change(masked_alone=True)),
+    "masked alone": Arm(change=Change(counted="masked")),
+    "visible alone": Arm(change=Change(counted="visible")),
+    "balanced": Arm(change=Change(inputs=steps.balanced)),
+    "grid 12 x 16": Arm(settings={"mrm_grid": (12, 16)}, change=Change()),
+    "ratio 0.2": Arm(settings={"mrm_mask_ratio": 0.2}, change=Change()),
     "each pixel, augmented": Arm(settings=AUGMENT, change=Change(inputs=steps.each_pixel)),
     "mask only, joined with mixed": Arm(settings=MASK_ONLY, change=Change(inputs=steps.mixed, joined=True)),
 }
@@ -167,7 +171,7 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 # (pair, arms, seeds), in the order in which they are made; PLAN.md says what each is for
 QUEUE: list[tuple[str, list[str], list[int]]] = [
     *blocks(BOTH, MAIN, CONFIRMING[:4]),
-    *blocks(BOTH, [f"dacs+mrm, {name}" for name in HELP], DEVELOPMENT[:1]),
+    *blocks(BOTH, ["dacs", "dacs+mrm", *(f"dacs+mrm, {name}" for name in HELP)], DEVELOPMENT[:1]),
     *blocks(BOTH, ["oracle", "dacs, slow teacher", "dacs+mrm, slow teacher"], DEVELOPMENT[:1]),
     *blocks(SCENES, ["source only", "dacs", "dacs+mrm", "dacs+mask only"], DEVELOPMENT),
     *blocks(BOTH, MAIN, CONFIRMING[4:]),

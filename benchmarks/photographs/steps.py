@@ -63,6 +63,13 @@ def each_pixel(now: Now) -> tuple[Tensor, Tensor, Tensor]:
     return images, labels, (now.probabilities.amax(1) >= now.cfg.threshold).float() * now.trusted
 
 
+def balanced(now: Now) -> tuple[Tensor, Tensor, Tensor]:
+    """The target images; pixels weigh one over the root of their label's share of the batch; on average as before."""
+    images, labels, weights = target(now)
+    rarity = torch.bincount(labels.flatten()).clamp(min=1)[labels] ** -0.5
+    return images, labels, weights * rarity / rarity.mean()
+
+
 def mixed(now: Now) -> tuple[Tensor, Tensor, Tensor]:
     """DACS's mixed images, whose source pixels have true labels."""
     return now.mixed
@@ -146,7 +153,7 @@ class Change:
     """The pass beside DACS's own; the defaults are MRM as published.
 
     twice: two complementary masks of one encoding, half the weight each.
-    masked_alone: the loss counts masked pixels alone, divided by the number of all.
+    counted: "all" pixels, "masked" or "visible" ones alone; the loss is divided by the number of all.
     frozen: the pass leaves BatchNorm's running statistics as they are.
     joined: the pass is DACS's own mixed one, whose features are decoded twice; `inputs` must be `mixed`.
     """
@@ -156,7 +163,7 @@ class Change:
     factor: Callable[[Now], float] = constant
     loss: Callable[[Now, Tensor, Tensor, Tensor], Tensor] = hard
     twice: bool = False
-    masked_alone: bool = False
+    counted: str = "all"
     frozen: bool = False
     joined: bool = False
 
@@ -165,7 +172,8 @@ class Change:
         total: Any = 0.0
         for hidden in (mask, ~mask) if self.twice else (mask,):
             logits = upsample(decoder(self.fill(now, feats, hidden)), labels)
-            counted = weights * cells(hidden, labels[:, None])[:, 0] if self.masked_alone else weights
+            masked = cells(hidden, labels[:, None])[:, 0]
+            counted = {"all": weights, "masked": weights * masked, "visible": weights * ~masked}[self.counted]
             total = total + self.loss(now, logits, labels, counted)
         return self.factor(now) * now.cfg.mrm_weight * total / (2 if self.twice else 1)
 

@@ -120,7 +120,7 @@ def now_of(places, name: str) -> steps.Now:
     probabilities = torch.randn(2, 7, 96, 128, generator=generator).mul(3).softmax(1)
     labels, trusted = probabilities.argmax(1), torch.ones(2, 96, 128)
     both = images, labels, 0.5 * trusted
-    return steps.Now(1, opened.models, cfg, trainers.Draws(cfg, 3, 7), both, both, both, probabilities, trusted)
+    return steps.Now(1, opened.models, cfg, trainers.Draws(cfg, 3), both, both, both, probabilities, trusted)
 
 
 @pytest.mark.slow
@@ -138,6 +138,18 @@ def test_every_pass_trains_the_encoder(places):
             loss = change.own_pass(now)
         assert loss > 0, name
         assert weight.grad is not None and weight.grad.abs().sum() > 0, name
+
+
+@pytest.mark.slow
+def test_without_its_transformer_the_rebuilder_still_rebuilds(places):
+    name = "dacs+no transformer"
+    opened, _ = single.opened(ARMS[name], settings(places, name), places["work"])
+    whole, _ = single.opened(ARMS["dacs+mrm"], settings(places, "dacs+mrm"), places["work"])
+    parts = [{key.split(".")[1] for key, _ in run.models.mrm.named_parameters()} for run in (whole, opened)]
+    assert parts[0] - parts[1] == {"blocks"}
+    feats = opened.models.network.encoder(torch.randn(2, 3, 96, 128))
+    mask = torch.rand(2, 1, 6, 8) < 0.4
+    assert all(not torch.equal(a, b) for a, b in zip(feats[:2], opened.models.mrm.rebuild(feats, mask)[0]))
 
 
 def test_fills_leave_visible_cells_as_they_are():
@@ -158,6 +170,15 @@ def test_each_pixel_counts_confident_ones_alone():
     both = torch.zeros(1, 3, 1, 2), probabilities.argmax(1), torch.full((1, 1, 2), 0.5)
     now = steps.Now(0, None, cfg, None, both, both, both, probabilities, torch.ones(1, 1, 2))
     assert steps.each_pixel(now)[2].tolist() == [[[1.0, 0.0]]]
+
+
+def test_balanced_pixels_weigh_as_much_on_average_and_rare_ones_more():
+    labels = torch.tensor([[[0, 0, 0, 0, 0, 0, 0, 0, 0, 1]]])
+    both = torch.zeros(1, 3, 1, 10), labels, torch.full((1, 1, 10), 0.5)
+    now = steps.Now(0, None, trainers.Settings(mrm_augment=False), None, both, both, both, None, None)
+    weights = steps.balanced(now)[2]
+    assert weights.mean() == pytest.approx(0.5)
+    assert weights[0, 0, 9] / weights[0, 0, 0] == pytest.approx(3)
 
 
 def test_noise_changes_about_its_share_of_the_labels():
