@@ -42,7 +42,7 @@ COMMON: dict[str, Any] = {
 # of a pair, where they differ from the common ones
 SETTINGS: dict[str, dict[str, Any]] = {"drawn-camvid": {"pretrain_iterations": 1000}}
 
-MRM_TIME = 1.45  # steps of DACS that take the time of a step with MRM; to be measured anew, see PLAN.md
+MRM_TIME = 1.45  # steps of DACS that take the time of a step with MRM; measured, see PLAN.md
 
 
 @dataclass(frozen=True)
