@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -140,11 +141,9 @@ class Started:
             os.kill(pid, signal.SIGKILL)
         logs = [run.said() for run in (self, *self.others)]
         told = sorted(map(last_line, logs), key=lambda line: "error: " not in line and "interrupted" not in line)
-        said = told[0]
+        said = re.sub(r"python \S*examples/", "python examples/", told[0].replace(str(self.place.root), "…"))
         status = next((status for status in statuses if status > 0), statuses[0])
-        return Outcome(
-            said.replace(str(self.place.root), "…"), status, seconds, kept(self.folder), len(left), self.from_start
-        )
+        return Outcome(said, status, seconds, kept(self.folder), len(left), self.from_start)
 
 
 def last_line(log: str) -> str:
