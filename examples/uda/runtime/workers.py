@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.utils.data import _utils
 
 from .interrupts import STOP
 
 SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it
 QUEUES = 2**20  # bytes, more than the locks of the workers' queues take
 AHEAD = 2  # batches that each worker loads ahead
+PATIENCE = 5.0  # seconds for a killed process to vanish
 REMEDY = "--workers 0 needs none; a container gets more of it with docker run --shm-size=8g (or --ipc=host)"
 
 
@@ -151,21 +153,25 @@ def end_at_once(error: BaseException, _: Any) -> None:
 
 
 def end_workers(iterator: Any) -> None:
-    """Ends a loader's processes now. By itself it waits for them, as long as a traceback holds on to it.
+    """Ends a loader's processes now, by force: they have nothing to save, and may hang in a file system.
 
-    They are asked; those that hang, in a file system that does not answer, are killed.
+    The loader would ask them through an event, and wait for ever where one was killed while it held the event's lock.
+
+    Args:
+        iterator: of a `DataLoader`; one without processes is left alone.
     """
-    workers = multiprocessing.active_children()
-
-    def kill() -> None:
-        for worker in workers:
-            worker.kill()
-
-    timer = threading.Timer(2.0, kill)
-    timer.start()
-    try:
-        getattr(iterator, "_shutdown_workers", lambda: None)()
-    except RuntimeError:  # which says that a worker was killed
-        pass
-    finally:
-        timer.cancel()
+    if not hasattr(iterator, "_workers"):
+        return
+    iterator._shutdown = True  # it must not ask them later either
+    if iterator._worker_pids_set:  # else their end would be an error in this process
+        _utils.signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
+        iterator._worker_pids_set = False
+    if hasattr(iterator, "_pin_memory_thread_done_event"):
+        iterator._pin_memory_thread_done_event.set()
+    for worker in iterator._workers:
+        worker.kill()
+    for worker in iterator._workers:
+        worker.join(PATIENCE)
+    for queue in iterator._index_queues:
+        queue.cancel_join_thread()
+        queue.close()

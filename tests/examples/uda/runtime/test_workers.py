@@ -9,12 +9,14 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from uda.data.batches import Batches, batches
 from uda.data.domain import open_domain
 from uda.runtime import workers
@@ -111,6 +113,28 @@ def test_a_worker_that_is_killed(scenes, number, words):
         for _ in loader:
             pass
     assert all(word in explained(caught.value) for word in words)
+
+
+@linux
+@pytest.mark.parametrize("killed", [True, False])
+def test_workers_end_though_the_lock_of_their_event_is_held(scenes, killed):
+    """As by a worker that was killed while it looked whether it should end."""
+    iterator = iter(DataLoader(data_of(scenes), batch_size=None, sampler=range(100), num_workers=2))
+    next(iterator)
+    holder = threading.Thread(target=iterator._workers_done_event._cond.acquire)
+    holder.start()
+    holder.join()
+    processes = list(iterator._workers)
+    if killed:
+        processes[0].kill()
+        with contextlib.suppress(RuntimeError):  # in which the loader says it
+            processes[0].join()
+    ending = threading.Thread(target=workers.end_workers, args=[iterator], daemon=True)
+    ending.start()
+    ending.join(20)
+    assert not ending.is_alive() and not any(process.is_alive() for process in processes)
+    del iterator  # asks nobody
+    workers.end_workers(iter(range(3)))  # a loader without processes
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError(), FileNotFoundError(2, "x")])
