@@ -94,7 +94,9 @@ def check_levels(feats: Any, channels: list[int | None], device: torch.device) -
         if not isinstance(level, Tensor) or not level.is_floating_point():
             raise TypeError(f"feats[{i}]: expected a float tensor (B, {expected}, H, W), got {describe(level)}")
         if level.ndim != 4 or level.shape[1] != expected or 0 in level.shape[2:]:
-            raise ValueError(f"feats[{i}]: expected shape (B, {expected}, H, W), got {describe(level)}")
+            last = level.ndim == 4 and level.shape[3] == expected  # as timm's Swin returns them
+            hint = "; channels come second: feats.permute(0, 3, 1, 2)" if last else ""
+            raise ValueError(f"feats[{i}]: expected shape (B, {expected}, H, W), got {describe(level)}{hint}")
         if level.device != device:
             raise ValueError(
                 f"feats[{i}]: expected a tensor on {device}, where the Rebuilder is, got one on {level.device}; "
