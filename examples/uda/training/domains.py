@@ -33,12 +33,15 @@ def open_data(settings: Settings) -> tuple[Domain, Domain, Domain | None]:
     return labelled, unlabelled, open_validation(target, settings)
 
 
-def say_absent_classes(source: Domain, validation: Domain | None) -> None:
-    """A line for each domain that has classes without a labelled pixel, as far as a sample of its labels shows."""
+def say_absent_classes(source: Domain, validation: Domain | None) -> list[str]:
+    """Prints and returns a line per domain with classes of which a sample of its labels has no pixel."""
+    lines = []
     for name, domain in (("source", source), ("validation", validation)):
         absent = "" if domain is None else from_first(partial(absent_classes, domain))
-        if absent and rank_and_world()[0] == 0:
-            print(f"{name}: {absent}")
+        lines += [f"{name}: {absent}"] * bool(absent)
+    for line in lines if rank_and_world()[0] == 0 else ():
+        print(line)
+    return lines
 
 
 def opened(option: str, spec: str, size: tuple[int, int] | None) -> Domain:

@@ -31,11 +31,11 @@ def train(settings: Settings, step_function: StepFunction, after_step: AfterStep
         run = Run(settings)
         run.after_step = after_step
         with telling_how_to_go_on(run, stop):
-            say_absent_classes(run.source, run.validation)
+            absent = say_absent_classes(run.source, run.validation)
             loop(run, step_function, stop)
             confusions = run.evaluate()
             if rank_and_world()[0] == 0:
-                report(run, confusions)
+                report(run, confusions, absent)
         stop_processes()
     return run
 

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoints.evaluation import class_iou, iou_table, mean_in_words
-from ..data.class_statistics import absent_classes
 from ..data.labels import colourise
 from ..data.transforms import normalise
 from ..runtime.files import naming_file, write_whole
@@ -70,12 +70,13 @@ class Board:
             self.writer.close()
 
 
-def report(run: Any, confusions: dict[str, Tensor]) -> None:
+def report(run: Any, confusions: dict[str, Tensor], absent: Sequence[str] = ()) -> None:
     """Writes result.json, curves and the panel into the run's folder and prints the tables.
 
     Args:
         run: a `Run` at its last step.
         confusions: what its `evaluate` returned.
+        absent: what `say_absent_classes` said at the start; of the validation the table says it.
     """
     names, means = run.models.classes.names, run.means(confusions)
     result = {
@@ -97,8 +98,9 @@ def report(run: Any, confusions: dict[str, Tensor]) -> None:
     if confusions:
         print(iou_table(confusions, names))
         print(mean_in_words(confusions, names))
-    if absent := absent_classes(run.source):
-        print(f"source: {absent}")
+    for line in absent:
+        if line.startswith("source: "):
+            print(line)
     for mean in list(means)[1:]:
         print(f"{mean}: " + ", ".join(f"{name} {miou:.2f}" for name, miou in means[mean].items()))
     print(f"curves, pictures, metrics and checkpoint: {run.folder}")
