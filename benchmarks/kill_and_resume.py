@@ -59,7 +59,7 @@ def start(settings: Settings, *, slow_disk: bool = False, rank: int = 0, world: 
             sync = os.fsync
             files.os.fsync = lambda number: (time.sleep(0.1), sync(number), time.sleep(0.1))
         torch.set_num_threads(1)
-        loop.report = lambda run, confusions: None  # tables and pictures of the end, which take longer than all steps
+        loop.report = lambda *_: None  # tables and pictures of the end, which take longer than all steps
         loop.train(settings, train_mic_mrm.train_step)
         os._exit(0)
     except BaseException as error:
