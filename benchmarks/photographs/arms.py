@@ -26,7 +26,7 @@ COMMON: dict[str, Any] = {
     "pretrain_iterations": 600,
     "pretrain_lr": 2e-4,
     "iterations": 800,
-    "lr": 2e-4,
+    "lr": 1e-3,
     "head_lr_factor": 5.0,
     "rare_classes": True,
     "rare_temperature": 0.05,

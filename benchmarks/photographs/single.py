@@ -37,6 +37,7 @@ from trainers import (
     commit,
     confusion_matrix,
     device_name,
+    go_on_with,
     keep,
     mean_iou,
     mic_step,
@@ -50,7 +51,7 @@ from mrm_loss import frozen_norm_stats
 
 START = 1  # raise it whenever training on the source alone gives another network from the same settings
 # settings that a start does not depend on
-LATER = {"method", "iterations", "alpha", "threshold", "out", "eval_every", "device", "source", "target"}
+LATER = {"method", "iterations", "lr", "alpha", "threshold", "out", "eval_every", "device", "source", "target"}
 LATER |= {"encoder_weights", "scenes"}  # a place
 WATCHED = 64  # target training images on which the pseudo-labels are compared with the labels
 
@@ -125,7 +126,7 @@ def load_start(run: Run, start: dict[str, Any]) -> None:
     """The run as it is when self-training begins; the teacher starts from the same network."""
     run.models.network.load_state_dict(start["network"])
     run.models.teacher.load_state_dict(start["network"])
-    run.optimizers[0].load_state_dict(start["optimizer"])
+    go_on_with(run.optimizers[0], start["optimizer"])
     run.step = run.settings.pretrain_iterations
 
 

@@ -26,6 +26,7 @@ from uda.selftraining.mixing import mix
 from uda.selftraining.teacher import pseudo_label, update_teacher
 from uda.settings import Settings
 from uda.training.models import Models
+from uda.training.optimizers import go_on_with
 from uda.training.run import Run, StepFunction, batches_of, one_step
 
 mic_step = train_mic_mrm.train_step
