@@ -40,7 +40,7 @@ COMMON: dict[str, Any] = {
     "mrm_augment": False,
 }
 # of a pair, where they differ from the common ones
-SETTINGS: dict[str, dict[str, Any]] = {"drawn-camvid": {"pretrain_iterations": 1000}}
+SETTINGS: dict[str, dict[str, Any]] = {"drawn-camvid": {"pretrain_iterations": 1000, "lr": 5e-4}}
 
 MRM_TIME = 1.45  # steps of DACS that take the time of a step with MRM; measured, see PLAN.md
 
