@@ -170,6 +170,7 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 
 # (pair, arms, seeds), in the order in which they are made; PLAN.md says what each is for
 QUEUE: list[tuple[str, list[str], list[int]]] = [
+    *blocks(BOTH, ["dacs", "dacs+mrm", "dacs+mrm, augmented"], CONFIRMING[:6]),
     *blocks(BOTH, MAIN, CONFIRMING[:4]),
     *blocks(BOTH, ["dacs", "dacs+mrm", *(f"dacs+mrm, {name}" for name in HELP)], DEVELOPMENT[:1]),
     *blocks(BOTH, ["oracle", "dacs, slow teacher", "dacs+mrm, slow teacher"], DEVELOPMENT[:1]),
