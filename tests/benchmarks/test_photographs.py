@@ -230,5 +230,6 @@ def test_dusk_and_day_share_no_image(places):
 def test_a_start_is_shared_by_the_arms_of_a_seed(places):
     files = {single.start_file("camvid-idd", ARMS[name], settings(places, name), places["work"]) for name in ARMS}
     assert len(files) == 2, "one, and the oracle's"
-    other = settings(places, "dacs", lr=1e-4)
-    assert single.start_file("camvid-idd", ARMS["dacs"], other, places["work"]) not in files
+    for changed, same in (({"lr": 1e-4}, True), ({"pretrain_lr": 1e-4}, False)):
+        other = settings(places, "dacs", **changed)
+        assert (single.start_file("camvid-idd", ARMS["dacs"], other, places["work"]) in files) == same
