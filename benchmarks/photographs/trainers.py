@@ -24,7 +24,7 @@ from uda.scenes import write as scenes
 from uda.selftraining.draws import Draws
 from uda.selftraining.mixing import mix
 from uda.selftraining.teacher import pseudo_label, update_teacher
-from uda.settings import Settings
+from uda.settings import Settings, preset_values
 from uda.training.models import Models
 from uda.training.optimizers import go_on_with
 from uda.training.run import Run, StepFunction, batches_of, one_step

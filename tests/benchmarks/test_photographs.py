@@ -3,6 +3,7 @@
 # ruff: noqa: E402 (the folder is made known to Python first)
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ pytest.importorskip("timm", reason="the network's encoder")
 pytest.importorskip("segmentation_models_pytorch", reason="the network's encoder")
 
 import data
+import prepare
 import report
 import run
 import single
@@ -28,6 +30,7 @@ import steps
 import trainers
 from arms import ARMS, QUEUE, Arm
 from paired import paired
+from uda.settings import parse
 
 
 def street(path: Path, label: Path, size: tuple[int, int], classes: int, seed: int) -> None:
@@ -66,6 +69,14 @@ def settings(places, name: str, **others) -> trainers.Settings:
     return single.settings_of(
         "camvid-idd", ARMS[name], 0, places["work"], places["camvid"], places["idd"], **small, **others
     )
+
+
+@pytest.mark.parametrize("name", ["dacs+mrm", "dacs", "dacs+mask only, augmented"])
+def test_the_trainers_command_has_the_settings_of_the_row(name, places, monkeypatch):
+    cfg = settings(places, name)
+    monkeypatch.setattr(sys, "argv", ["train_dacs_mrm.py", *prepare.words_of(cfg)])
+    parsed = parse("", ("dacs", "source-only"), ("target",))
+    assert parsed == dataclasses.replace(cfg, device="auto")
 
 
 def trained(cfg, step_function, places, arm: Arm = ARMS["dacs"]) -> dict[str, torch.Tensor]:
