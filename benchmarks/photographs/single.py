@@ -165,8 +165,13 @@ def accuracy(confusion: Tensor) -> float | None:
     return round(100 * int(confusion.diag().sum()) / pixels, 3) if pixels else None
 
 
-def run_arm(arm: Arm, settings: Settings, start: dict[str, Any], work: Path) -> dict[str, Any]:
-    """Trains an arm to its end; what it reached there and on the way."""
+def network_file(pair: str, name: str, seed: int, work: Path) -> Path:
+    """Where the network of a run is kept at its end, for picture.py."""
+    return work / "networks" / f"{pair}-{name.replace(' ', '-')}-seed{seed}.pt"
+
+
+def run_arm(arm: Arm, settings: Settings, start: dict[str, Any], work: Path, kept: Path) -> dict[str, Any]:
+    """Trains an arm to its end and keeps the network; what it reached there and on the way."""
     began, busy, curve = time.perf_counter(), time.process_time(), []
     run, step_function = opened(arm, settings, work)
     load_start(run, start)
@@ -183,6 +188,8 @@ def run_arm(arm: Arm, settings: Settings, start: dict[str, Any], work: Path) -> 
         means = {name: round(mean_iou(confusion), 3) for name, confusion in confusions.items()}
         curve.append({"step": run.step - settings.pretrain_iterations} | means | {"labels": watch_labels(run)})
     run.board.close()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(run.models.network.state_dict(), kept)
     iou = class_iou(confusions["student"]).tolist()
     return {
         "student": curve[-1]["student"],
@@ -209,7 +216,7 @@ def line_of(pair: str, name: str, settings: Settings, work: Path) -> dict[str, A
         if not path.exists():
             make_start(settings, path, work)
     start, checked_out = torch.load(path, weights_only=True), commit()
-    result = run_arm(ARMS[name], settings, start, work)
+    result = run_arm(ARMS[name], settings, start, work, network_file(pair, name, settings.seed, work))
     return {
         "arm": name,
         "pair": pair,

@@ -14,10 +14,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples"), str(ROOT / "benchmarks")]
 import train_dacs_mrm
 import train_mic_mrm
 from shared.provenance import commit, device_name
-from uda.checkpoints.evaluation import class_iou, confusion_matrix, evaluate, mean_iou
+from uda.checkpoints.evaluation import class_iou, confusion_matrix, evaluate, mean_iou, predict_ids
 from uda.data.batches import Batch, batches
 from uda.data.domain import Domain
-from uda.data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES
+from uda.data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES, colourise
 from uda.data.transforms import normalise
 from uda.runtime.rng import generator, own_rng
 from uda.scenes import write as scenes
@@ -27,6 +27,7 @@ from uda.selftraining.teacher import pseudo_label, update_teacher
 from uda.settings import Settings, preset_values
 from uda.training.models import Models
 from uda.training.optimizers import go_on_with
+from uda.training.report import save_panel
 from uda.training.run import Run, StepFunction, batches_of, one_step
 
 mic_step = train_mic_mrm.train_step

@@ -119,6 +119,11 @@ def test_a_row_from_the_two_folders(places, tmp_path):
     assert set(lines[0]["iou"]) == set(lines[0]["curve"][-1]["labels"]["classes"]) == set(data.SEVEN)
     assert str(places["work"]) not in json.dumps(lines)
     assert report.tables(lines).startswith("# Results")
+    drawn = [sys.executable, str(FOLDER / "picture.py"), "camvid-idd", "dacs", "dacs+mrm", "--seed", "7"]
+    drawn += ["--out", str(tmp_path / "panel.png"), "--images", "2"]
+    drawn += [word for option, path in places.items() for word in (f"--{option}", str(path))]
+    subprocess.run([*drawn, "--set", *few], check=True)
+    assert Image.open(tmp_path / "panel.png").width > 0
     assert "0 runs" in subprocess.run([*words, "--list"], check=True, capture_output=True, text=True).stdout
 
 
