@@ -54,7 +54,7 @@ class Arm:
     change: the pass beside DACS's own; None: none, or in MIC the trainer's.
     before: changes MRM before training.
     longer: factor on the steps of self-training.
-    noise: see `steps.dacs_step`.
+    noise, balanced: see `steps.dacs_step`.
     oracle: trains on the target's own labels.
     """
 
@@ -64,6 +64,7 @@ class Arm:
     before: Callable[[MRM], None] | None = None
     longer: float = 1.0
     noise: float = 0.0
+    balanced: bool = False
     oracle: bool = False
 
 
@@ -81,6 +82,8 @@ ARMS: dict[str, Arm] = {
     "oracle": Arm("source-only", OFF, oracle=True),
     "dacs": Arm(settings=OFF),
     "dacs, MRM's time": Arm(settings=OFF, longer=MRM_TIME),
+    "dacs, balanced": Arm(settings=OFF, balanced=True),
+    "dacs, balanced, MRM's time": Arm(settings=OFF, balanced=True, longer=MRM_TIME),
 }
 # the pass beside DACS: as published, and the controls that differ from it in one thing
 PASSES = {
@@ -160,6 +163,9 @@ CONTROLS = [
     "dacs+mask only, augmented",
     "dacs+nothing masked, augmented",
 ]
+# the arm that rose above the baseline on seed 0, and whether it is the balancing or the masking that does it
+BALANCED = ["dacs+mrm, balanced", "dacs, balanced", "dacs, MRM's time", "dacs, balanced, MRM's time"]
+BALANCED += ["dacs+mrm, balanced, mask only", "dacs+mrm, balanced, nothing masked"]
 NOISY = [name for name in ARMS if "noise" in name]
 MIC = [name for name in ARMS if name.startswith("mic")]
 BOTH = ["drawn-camvid", "camvid-idd"]
@@ -173,7 +179,7 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 
 # (pair, arms, seeds), in the order in which they are made; PLAN.md says what each is for
 QUEUE: list[tuple[str, list[str], list[int]]] = [
-    *blocks(BOTH, ["dacs", "dacs+mrm", "dacs+mrm, augmented"], CONFIRMING[:6]),
+    *blocks(BOTH, ["dacs", "dacs+mrm", "dacs+mrm, augmented", *BALANCED], CONFIRMING[:6]),
     *blocks(BOTH, MAIN, CONFIRMING[:4]),
     *blocks(BOTH, ["dacs", "dacs+mrm", *(f"dacs+mrm, {name}" for name in HELP)], DEVELOPMENT[:1]),
     *blocks(BOTH, ["oracle", "dacs, slow teacher", "dacs+mrm, slow teacher"], DEVELOPMENT[:1]),
@@ -191,5 +197,7 @@ CONTRASTS = [(arm, "dacs") for arm in ARMS if arm.startswith("dacs") and arm != 
 CONTRASTS += [(arm, "dacs, MRM's time") for arm in ARMS if arm.startswith("dacs+")]
 CONTRASTS += [(arm, "dacs+mrm") for arm in ARMS if arm.startswith("dacs+") and arm != "dacs+mrm"]
 CONTRASTS += [(f"dacs+mrm, noise {share}", f"dacs, noise {share}") for share in ("0.1", "0.3")]
+CONTRASTS += [(arm, "dacs, balanced") for arm in BALANCED if arm.startswith("dacs+")]
+CONTRASTS += [(arm, "dacs+mrm, balanced") for arm in BALANCED[4:]]
 CONTRASTS += [("dacs+mrm, slow teacher", "dacs, slow teacher"), ("dacs", "source only")]
 CONTRASTS += [(arm, "mic") for arm in ARMS if arm.startswith("mic") and arm != "mic"]

@@ -94,8 +94,9 @@ def opened(arm: Arm, settings: Settings, work: Path) -> tuple[Run, StepFunction]
     if arm.before is not None and settings.uses_mrm:
         with own_rng(settings.seed, "rebuilder"):
             arm.before(run.models.mrm)
-    step = mic_step if arm.method == "mic" else partial(dacs_step, change=arm.change, noise=arm.noise)
-    return run, step
+    if arm.method == "mic":
+        return run, mic_step
+    return run, partial(dacs_step, change=arm.change, noise=arm.noise, balanced=arm.balanced)
 
 
 def advance(run: Run, step_function: StepFunction, stop: int) -> None:

@@ -66,8 +66,13 @@ def each_pixel(now: Now) -> tuple[Tensor, Tensor, Tensor]:
 def balanced(now: Now) -> tuple[Tensor, Tensor, Tensor]:
     """The target images; pixels weigh one over the root of their label's share of the batch; on average as before."""
     images, labels, weights = target(now)
-    rarity = torch.bincount(labels.flatten()).clamp(min=1)[labels] ** -0.5
-    return images, labels, weights * rarity / rarity.mean()
+    return images, labels, weights * rarity(labels)
+
+
+def rarity(labels: Tensor) -> Tensor:
+    """(B, H, W): one over the root of the pixels in the batch that have the same label; 1 on average."""
+    factors = torch.bincount(labels.flatten()).clamp(min=1)[labels] ** -0.5
+    return factors / factors.mean()
 
 
 def mixed(now: Now) -> tuple[Tensor, Tensor, Tensor]:
@@ -207,12 +212,14 @@ def dacs_step(
     draws: Draws,
     change: Change | None = None,
     noise: float = 0.0,
+    balanced: bool = False,
 ) -> dict[str, Tensor]:
     """One step of DACS.
 
     Args:
         change: the pass beside it; None: DACS alone.
         noise: share of the pseudo-labels' blocks that get a class at random, for all passes.
+        balanced: whether pixels of rare pseudo-labels weigh more in DACS's own mixed pass.
     """
     network, teacher = models.network, models.teacher
     if step < 0 or cfg.method == "source-only":
@@ -240,7 +247,7 @@ def dacs_step(
     pasted = draws.pasted(batch.source_labels)
     images = draws.colours("mixed", mix(pasted, batch.source_images, batch.target_images))
     mixed_labels = mix(pasted, batch.source_labels, labels)
-    mixed_weights = mix(pasted, torch.ones_like(weights), weights)
+    mixed_weights = mix(pasted, torch.ones_like(weights), weights * rarity(labels) if balanced else weights)
     feats = network.encoder(images)
     loss = pixel_loss(network.decoder(feats), mixed_labels, mixed_weights)
     now = Now(

@@ -96,6 +96,20 @@ def test_the_step_is_the_trainers(name, places):
 
 
 @pytest.mark.slow
+def test_balancing_changes_the_mixed_pass_alone(places):
+    losses = []
+    for name in ("dacs", "dacs, balanced"):
+        opened, step = single.opened(ARMS[name], settings(places, name), places["work"])
+        single.advance(opened, step, 2)
+        batch = trainers.batches_of(opened)[2]
+        losses.append(step(0, batch, opened.models, opened.settings, trainers.Draws(opened.settings, 2)))
+    plain, balanced = losses
+    assert balanced["source"] == plain["source"]
+    assert balanced["trust"] == plain["trust"]
+    assert balanced["mixed"] != plain["mixed"]
+
+
+@pytest.mark.slow
 def test_a_row_from_the_two_folders(places, tmp_path):
     words = [
         sys.executable,

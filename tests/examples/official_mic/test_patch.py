@@ -29,7 +29,7 @@ def test_the_rate_is_matched_before_the_norms():
 
 
 def test_the_page_s_deeplabv2_line_builds():
-    (line,) = re.findall(r"Build `(MRM\(.*?\))`", PAGE)
+    (line,) = re.findall(r"build\s+`(MRM\(.*?\))`", PAGE)
     mrm = eval(line)
     assert [p is not None for p in mrm.rebuilder.encoder_channels] == [False, False, False, True]
 
