@@ -66,6 +66,23 @@ def test_the_three_lines_train_encoder_decoder_and_rebuilder():
     assert all(p.grad is not None for p in space["mrm"].parameters())
 
 
+def test_the_lines_for_rare_classes():
+    """A pixel of a class with a ninth of the pixels weighs three times as much, and all of them as much as before."""
+    (block,) = [b for b in BLOCKS["python"] if "rarity" in b.text]
+    labels = torch.tensor([[[0] * 9 + [1]]])
+    given = {}
+
+    def mrm(feats, decoder, labels, weights):
+        given["weights"] = weights
+        return 0.0
+
+    space = {"torch": torch, "mrm": mrm, "encoder": lambda x: x, "decoder": None, "target": None, "loss": 0.0}
+    exec(block.text, space | {"pseudo_labels": labels, "weights": torch.full((1, 1, 1), 0.5)})
+    weights = given["weights"]
+    assert weights.mean() == pytest.approx(0.5)
+    assert weights[0, 0, 9] / weights[0, 0, 0] == pytest.approx(3)
+
+
 @pytest.mark.slow
 def test_own_data(tmp_path):
     """The page's tree, classes and two commands, with a network and crops for a minute."""
