@@ -134,6 +134,7 @@ HELP = {
     "mask only, joined with mixed": Arm(settings=MASK_ONLY, change=Change(inputs=steps.mixed, joined=True)),
 }
 ARMS |= {f"dacs+mrm, {name}": arm for name, arm in HELP.items()}
+ARMS["dacs, balanced+mrm"] = replace(HELP["balanced"], balanced=True)
 SLOW_TEACHER = {"alpha": 0.999}
 ARMS |= {
     "dacs, slow teacher": Arm(settings=OFF | SLOW_TEACHER),
@@ -164,7 +165,7 @@ CONTROLS = [
     "dacs+nothing masked, augmented",
 ]
 # the arm that rose above the baseline on seed 0, and whether it is the balancing or the masking that does it
-BALANCED = ["dacs+mrm, balanced", "dacs, balanced", "dacs, MRM's time", "dacs, balanced, MRM's time"]
+BALANCED = ["dacs+mrm, balanced", "dacs, balanced", "dacs, balanced+mrm", "dacs, balanced, MRM's time"]
 BALANCED += ["dacs+mrm, balanced, mask only", "dacs+mrm, balanced, nothing masked"]
 NOISY = [name for name in ARMS if "noise" in name]
 MIC = [name for name in ARMS if name.startswith("mic")]
@@ -197,7 +198,8 @@ CONTRASTS = [(arm, "dacs") for arm in ARMS if arm.startswith("dacs") and arm != 
 CONTRASTS += [(arm, "dacs, MRM's time") for arm in ARMS if arm.startswith("dacs+")]
 CONTRASTS += [(arm, "dacs+mrm") for arm in ARMS if arm.startswith("dacs+") and arm != "dacs+mrm"]
 CONTRASTS += [(f"dacs+mrm, noise {share}", f"dacs, noise {share}") for share in ("0.1", "0.3")]
-CONTRASTS += [(arm, "dacs, balanced") for arm in BALANCED if arm.startswith("dacs+")]
+CONTRASTS += [(arm, "dacs, balanced") for arm in BALANCED if "mrm" in arm]
+CONTRASTS += [("dacs, balanced+mrm", "dacs, balanced, MRM's time")]
 CONTRASTS += [(arm, "dacs+mrm, balanced") for arm in BALANCED[4:]]
 CONTRASTS += [("dacs+mrm, slow teacher", "dacs, slow teacher"), ("dacs", "source only")]
 CONTRASTS += [(arm, "mic") for arm in ARMS if arm.startswith("mic") and arm != "mic"]
