@@ -165,8 +165,9 @@ CONTROLS = [
     "dacs+nothing masked, augmented",
 ]
 # the arm that rose above the baseline on seed 0, and whether it is the balancing or the masking that does it
+BALANCED_CONTROLS = ["dacs+mrm, balanced, mask only", "dacs+mrm, balanced, nothing masked"]
 BALANCED = ["dacs+mrm, balanced", "dacs, balanced", "dacs, balanced+mrm", "dacs, balanced, MRM's time"]
-BALANCED += ["dacs+mrm, balanced, mask only", "dacs+mrm, balanced, nothing masked"]
+BALANCED += BALANCED_CONTROLS
 NOISY = [name for name in ARMS if "noise" in name]
 MIC = [name for name in ARMS if name.startswith("mic")]
 BOTH = ["drawn-camvid", "camvid-idd"]
@@ -200,6 +201,6 @@ CONTRASTS += [(arm, "dacs+mrm") for arm in ARMS if arm.startswith("dacs+") and a
 CONTRASTS += [(f"dacs+mrm, noise {share}", f"dacs, noise {share}") for share in ("0.1", "0.3")]
 CONTRASTS += [(arm, "dacs, balanced") for arm in BALANCED if "mrm" in arm]
 CONTRASTS += [("dacs, balanced+mrm", "dacs, balanced, MRM's time")]
-CONTRASTS += [(arm, "dacs+mrm, balanced") for arm in BALANCED[4:]]
+CONTRASTS += [(arm, "dacs+mrm, balanced") for arm in BALANCED_CONTROLS]
 CONTRASTS += [("dacs+mrm, slow teacher", "dacs, slow teacher"), ("dacs", "source only")]
 CONTRASTS += [(arm, "mic") for arm in ARMS if arm.startswith("mic") and arm != "mic"]

@@ -19,27 +19,21 @@ from single import add_places, given, network_file, opened, settings_of, start_f
 from trainers import colourise, predict_ids, save_panel
 
 
-def weights_of(args: argparse.Namespace, settings: Any) -> dict[str, Any]:
-    """Title of a column -> weights of its network."""
-    start = torch.load(start_file(args.pair, ARMS[args.arms[0]], settings, args.work), weights_only=True)
-    kept = {name: network_file(args.pair, name, args.seed, args.work) for name in args.arms}
-    return {"source only": start["network"]} | {
-        name: torch.load(path, weights_only=True) for name, path in kept.items()
-    }
-
-
 def draw(args: argparse.Namespace) -> None:
-    settings = settings_of(
-        args.pair, ARMS[args.arms[0]], args.seed, args.work, args.camvid, args.idd, **given(args.set)
-    )
-    run, _ = opened(ARMS[args.arms[0]], settings, args.work)
+    arm = ARMS[args.arms[0]]
+    settings = settings_of(args.pair, arm, args.seed, args.work, args.camvid, args.idd, **given(args.set))
+    # title of a column -> weights of its network
+    columns = {"source only": torch.load(start_file(args.pair, arm, settings, args.work), weights_only=True)["network"]}
+    for name in args.arms:
+        columns[name] = torch.load(network_file(args.pair, name, args.seed, args.work), weights_only=True)
+    run, _ = opened(arm, settings, args.work)
     run.board.close()
     domain, classes = run.validation, run.models.classes
     assert domain is not None
     network = run.models.network.eval()
     rows: list[dict[str, Any]] = [{} for _ in range(args.images)]
     places = np.linspace(0, len(domain) - 1, args.images + 2).astype(int)[1:-1].tolist()
-    for title, weights in weights_of(args, settings).items():
+    for title, weights in columns.items():
         network.load_state_dict(weights)
         for row, index in zip(rows, places):
             pixels, labels = domain.with_labels(index)

@@ -16,7 +16,7 @@ from typing import Any
 from arms import Arm
 from data import PAIRS
 from single import add_places, given, settings_of
-from trainers import ROOT, Settings, preset_values
+from trainers import ROOT, Settings, option, preset_values
 
 LEFT_OUT = {"preset", "method", "device", "out"}
 
@@ -28,12 +28,11 @@ def words_of(settings: Settings) -> list[str]:
     for name, value in dataclasses.asdict(settings).items():
         if name in LEFT_OUT or value == defaults[name]:
             continue
-        option = name.replace("_", "-")
         if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
+            words.append(option(name) if value else option(f"no_{name}"))
         else:
             values: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
-            words += [f"--{option}", *map(str, values)]
+            words += [option(name), *map(str, values)]
     return words
 
 

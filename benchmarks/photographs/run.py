@@ -24,7 +24,7 @@ from typing import Any
 
 from arms import ARMS, QUEUE
 from data import PAIRS
-from single import add_places
+from single import add_places, file_name
 
 RESULTS = Path(__file__).parent / "results" / "runs.jsonl"
 SINGLE = Path(__file__).with_name("single.py")
@@ -67,7 +67,7 @@ class Runner:
         if time.monotonic() > self.deadline:
             return ""
         pair, arm, seed = job
-        log = self.args.work / "logs" / f"{pair}-{arm.replace(' ', '-')}-seed{seed}.log"
+        log = self.args.work / "logs" / f"{file_name(pair, arm, seed)}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as file:
             done = subprocess.run(

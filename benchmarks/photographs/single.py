@@ -166,9 +166,14 @@ def accuracy(confusion: Tensor) -> float | None:
     return round(100 * int(confusion.diag().sum()) / pixels, 3) if pixels else None
 
 
+def file_name(pair: str, name: str, seed: int) -> str:
+    """Of a run's files, without the ending."""
+    return f"{pair}-{name.replace(' ', '-')}-seed{seed}"
+
+
 def network_file(pair: str, name: str, seed: int, work: Path) -> Path:
     """Where the network of a run is kept at its end, for picture.py."""
-    return work / "networks" / f"{pair}-{name.replace(' ', '-')}-seed{seed}.pt"
+    return work / "networks" / f"{file_name(pair, name, seed)}.pt"
 
 
 def run_arm(arm: Arm, settings: Settings, start: dict[str, Any], work: Path, kept: Path) -> dict[str, Any]:

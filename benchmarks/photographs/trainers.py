@@ -25,6 +25,7 @@ from uda.selftraining.draws import Draws
 from uda.selftraining.mixing import mix
 from uda.selftraining.teacher import pseudo_label, update_teacher
 from uda.settings import Settings, preset_values
+from uda.settings.checks import option
 from uda.training.models import Models
 from uda.training.optimizers import go_on_with
 from uda.training.report import save_panel

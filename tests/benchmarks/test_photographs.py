@@ -123,7 +123,8 @@ def test_a_row_from_the_two_folders(places, tmp_path):
         "7",
     ]
     words += ["--parallel", "1", "--results", str(tmp_path / "runs.jsonl")]
-    words += [word for option, path in places.items() for word in (f"--{option}", str(path))]
+    where = [word for option, path in places.items() for word in (f"--{option}", str(path))]
+    words += where
     few = ["pretrain_iterations=2", "iterations=3", "eval_every=2", "rare_min_pixels=0"]
     subprocess.run([*words, "--set", *few], check=True)
     lines = run.read_lines(tmp_path / "runs.jsonl")
@@ -134,8 +135,7 @@ def test_a_row_from_the_two_folders(places, tmp_path):
     assert str(places["work"]) not in json.dumps(lines)
     assert report.tables(lines).startswith("# Results")
     drawn = [sys.executable, str(FOLDER / "picture.py"), "camvid-idd", "dacs", "dacs+mrm", "--seed", "7"]
-    drawn += ["--out", str(tmp_path / "panel.png"), "--images", "2"]
-    drawn += [word for option, path in places.items() for word in (f"--{option}", str(path))]
+    drawn += ["--out", str(tmp_path / "panel.png"), "--images", "2", *where]
     subprocess.run([*drawn, "--set", *few], check=True)
     assert Image.open(tmp_path / "panel.png").width > 0
     assert "0 runs" in subprocess.run([*words, "--list"], check=True, capture_output=True, text=True).stdout
