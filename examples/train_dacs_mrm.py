@@ -22,7 +22,7 @@ from uda.runtime.command import command
 from uda.runtime.processes import mean_over_ranks
 from uda.selftraining.draws import Draws
 from uda.selftraining.mixing import mix
-from uda.selftraining.teacher import pseudo_label, update_teacher
+from uda.selftraining.teacher import balance, pseudo_label, update_teacher
 from uda.settings import Settings, parse
 from uda.training.loop import train
 from uda.training.models import Models
@@ -68,6 +68,8 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
     labels, weights = pseudo_label(logits, cfg.threshold)  # (B, H, W) each
     weights = mean_over_ranks(weights) * batch.target_trusted
     logged["trust"] = weights.mean()
+    if cfg.balance_labels:  # pixels of rare pseudo-labels weigh more
+        weights = balance(weights, labels, len(models.classes))
 
     # ClassMix: half of each source image's classes are pasted on the target; colour jitter and blur follow
     pasted = draws.pasted(source_labels)  # (B, H, W), True where the source is pasted

@@ -21,7 +21,7 @@ from uda.runtime.processes import mean_over_ranks
 from uda.selftraining.draws import Draws
 from uda.selftraining.feature_distance import feature_distance, thing_weights
 from uda.selftraining.mixing import mix
-from uda.selftraining.teacher import pseudo_label, update_teacher
+from uda.selftraining.teacher import balance, pseudo_label, update_teacher
 from uda.settings import Settings, parse
 from uda.training.loop import train
 from uda.training.models import Models
@@ -88,6 +88,8 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
         labels, weights = pseudo_label(teacher.predict(target), cfg.threshold)
     weights = mean_over_ranks(weights) * batch.target_trusted
     losses["trust"] = weights.mean()
+    if cfg.balance_labels:  # pixels of rare pseudo-labels weigh more
+        weights = balance(weights, labels, len(models.classes))
 
     # ClassMix: half of the source's classes, pasted on the target (of the batch's; in DACS of each image's)
     pasted = draws.pasted(source_labels, per_image=cfg.method == "dacs")

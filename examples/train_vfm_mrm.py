@@ -26,7 +26,7 @@ from uda.runtime.command import command
 from uda.runtime.processes import mean_over_ranks
 from uda.selftraining.draws import Draws
 from uda.selftraining.mixing import mix
-from uda.selftraining.teacher import confident_label, mirrored_probabilities, update_teacher
+from uda.selftraining.teacher import balance, confident_label, mirrored_probabilities, update_teacher
 from uda.settings import Settings, parse
 from uda.training.loop import train
 from uda.training.models import Models
@@ -57,6 +57,8 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
         labels, weights = confident_label(probabilities, cfg.threshold)
     weights = mean_over_ranks(weights) * batch.target_trusted
     losses["trust"] = weights.mean()
+    if cfg.balance_labels:  # pixels of rare pseudo-labels weigh more
+        weights = balance(weights, labels, len(models.classes))
 
     # ClassMix: half of the batch's classes, drawn anew for each image, pasted on the target in other colours
     pasted = draws.pasted(source_labels, per_image=False)

@@ -54,7 +54,7 @@ class Arm:
     change: the pass beside DACS's own; None: none, or in MIC the trainer's.
     before: changes MRM before training.
     longer: factor on the steps of self-training.
-    noise, balanced: see `steps.dacs_step`.
+    noise: see `steps.dacs_step`.
     oracle: trains on the target's own labels.
     """
 
@@ -64,7 +64,6 @@ class Arm:
     before: Callable[[MRM], None] | None = None
     longer: float = 1.0
     noise: float = 0.0
-    balanced: bool = False
     oracle: bool = False
 
 
@@ -75,6 +74,7 @@ def no_transformer(mrm: MRM) -> None:
 
 OFF = {"mrm_weight": 0.0}
 AUGMENT = {"mrm_augment": True}
+BALANCE = {"balance_labels": True}
 MASK_ONLY = {"mrm_mask_only": True}
 
 ARMS: dict[str, Arm] = {
@@ -82,8 +82,8 @@ ARMS: dict[str, Arm] = {
     "oracle": Arm("source-only", OFF, oracle=True),
     "dacs": Arm(settings=OFF),
     "dacs, MRM's time": Arm(settings=OFF, longer=MRM_TIME),
-    "dacs, balanced": Arm(settings=OFF, balanced=True),
-    "dacs, balanced, MRM's time": Arm(settings=OFF, balanced=True, longer=MRM_TIME),
+    "dacs, balanced": Arm(settings=OFF | BALANCE),
+    "dacs, balanced, MRM's time": Arm(settings=OFF | BALANCE, longer=MRM_TIME),
 }
 # the pass beside DACS: as published, and the controls that differ from it in one thing
 PASSES = {
@@ -134,7 +134,7 @@ HELP = {
     "mask only, joined with mixed": Arm(settings=MASK_ONLY, change=Change(inputs=steps.mixed, joined=True)),
 }
 ARMS |= {f"dacs+mrm, {name}": arm for name, arm in HELP.items()}
-ARMS["dacs, balanced+mrm"] = replace(HELP["balanced"], balanced=True)
+ARMS["dacs, balanced+mrm"] = Arm(settings=BALANCE, change=Change())
 SLOW_TEACHER = {"alpha": 0.999}
 ARMS |= {
     "dacs, slow teacher": Arm(settings=OFF | SLOW_TEACHER),

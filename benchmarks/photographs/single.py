@@ -51,8 +51,8 @@ from mrm_loss import frozen_norm_stats
 
 START = 1  # raise it whenever training on the source alone gives another network from the same settings
 # settings that a start does not depend on
-LATER = {"method", "iterations", "lr", "alpha", "threshold", "out", "eval_every", "device", "source", "target"}
-LATER |= {"encoder_weights", "scenes"}  # a place
+LATER = {"method", "iterations", "lr", "alpha", "threshold", "balance_labels", "out", "eval_every", "device"}
+LATER |= {"source", "target", "encoder_weights", "scenes"}  # a place
 WATCHED = 64  # target training images on which the pseudo-labels are compared with the labels
 
 
@@ -96,7 +96,7 @@ def opened(arm: Arm, settings: Settings, work: Path) -> tuple[Run, StepFunction]
             arm.before(run.models.mrm)
     if arm.method == "mic":
         return run, mic_step
-    return run, partial(dacs_step, change=arm.change, noise=arm.noise, balanced=arm.balanced)
+    return run, partial(dacs_step, change=arm.change, noise=arm.noise)
 
 
 def advance(run: Run, step_function: StepFunction, stop: int) -> None:

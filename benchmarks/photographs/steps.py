@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from trainers import Batch, Draws, Models, Settings, generator, mix, update_teacher
+from trainers import Batch, Draws, Models, Settings, balance, generator, mix, update_teacher
 
 from mrm_loss import frozen_norm_stats, weighted_cross_entropy
 
@@ -64,15 +64,9 @@ def each_pixel(now: Now) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def balanced(now: Now) -> tuple[Tensor, Tensor, Tensor]:
-    """The target images; pixels weigh one over the root of their label's share of the batch; on average as before."""
+    """The target images; pixels of rare labels weigh more, in this pass alone."""
     images, labels, weights = target(now)
-    return images, labels, weights * rarity(labels)
-
-
-def rarity(labels: Tensor) -> Tensor:
-    """(B, H, W): one over the root of the pixels in the batch that have the same label; 1 on average."""
-    factors = torch.bincount(labels.flatten()).clamp(min=1)[labels] ** -0.5
-    return factors / factors.mean()
+    return images, labels, balance(weights, labels, now.probabilities.shape[1])
 
 
 def mixed(now: Now) -> tuple[Tensor, Tensor, Tensor]:
@@ -212,14 +206,12 @@ def dacs_step(
     draws: Draws,
     change: Change | None = None,
     noise: float = 0.0,
-    balanced: bool = False,
 ) -> dict[str, Tensor]:
     """One step of DACS.
 
     Args:
         change: the pass beside it; None: DACS alone.
         noise: share of the pseudo-labels' blocks that get a class at random, for all passes.
-        balanced: whether pixels of rare pseudo-labels weigh more in DACS's own mixed pass.
     """
     network, teacher = models.network, models.teacher
     if step < 0 or cfg.method == "source-only":
@@ -242,12 +234,15 @@ def dacs_step(
     if noise:
         labels = with_noise(labels, noise, probabilities.shape[1], draws)
     weights = share * batch.target_trusted
+    trust = weights.mean()
+    if cfg.balance_labels:
+        weights = balance(weights, labels, probabilities.shape[1])
 
     # ClassMix: half of each source image's classes, pasted on the target
     pasted = draws.pasted(batch.source_labels)
     images = draws.colours("mixed", mix(pasted, batch.source_images, batch.target_images))
     mixed_labels = mix(pasted, batch.source_labels, labels)
-    mixed_weights = mix(pasted, torch.ones_like(weights), weights * rarity(labels) if balanced else weights)
+    mixed_weights = mix(pasted, torch.ones_like(weights), weights)
     feats = network.encoder(images)
     loss = pixel_loss(network.decoder(feats), mixed_labels, mixed_weights)
     now = Now(
@@ -264,7 +259,7 @@ def dacs_step(
     if change is not None and change.joined:
         loss = loss + change.losses(now, feats, mixed_labels, mixed_weights)
     loss.backward()
-    losses = {"source": on_source.detach(), "mixed": loss.detach(), "trust": weights.mean()}
+    losses = {"source": on_source.detach(), "mixed": loss.detach(), "trust": trust}
 
     if change is not None and not change.joined:
         losses["mrm"] = change.own_pass(now)

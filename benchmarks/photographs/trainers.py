@@ -23,7 +23,7 @@ from uda.runtime.rng import generator, own_rng
 from uda.scenes import write as scenes
 from uda.selftraining.draws import Draws
 from uda.selftraining.mixing import mix
-from uda.selftraining.teacher import pseudo_label, update_teacher
+from uda.selftraining.teacher import balance, pseudo_label, update_teacher
 from uda.settings import Settings, preset_values
 from uda.settings.checks import option
 from uda.training.models import Models

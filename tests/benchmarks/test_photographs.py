@@ -86,7 +86,7 @@ def trained(cfg, step_function, places, arm: Arm = ARMS["dacs"]) -> dict[str, to
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dacs", "dacs+mrm, augmented", "dacs+mask only"])
+@pytest.mark.parametrize("name", ["dacs", "dacs+mrm, augmented", "dacs+mask only", "dacs, balanced+mrm"])
 def test_the_step_is_the_trainers(name, places):
     cfg, arm = settings(places, name), ARMS[name]
     ours = trained(cfg, partial(steps.dacs_step, change=arm.change), places)
@@ -205,7 +205,8 @@ def test_each_pixel_counts_confident_ones_alone():
 def test_balanced_pixels_weigh_as_much_on_average_and_rare_ones_more():
     labels = torch.tensor([[[0, 0, 0, 0, 0, 0, 0, 0, 0, 1]]])
     both = torch.zeros(1, 3, 1, 10), labels, torch.full((1, 1, 10), 0.5)
-    now = steps.Now(0, None, trainers.Settings(mrm_augment=False), None, both, both, both, None, None)
+    cfg, probabilities = trainers.Settings(mrm_augment=False), torch.zeros(1, 2, 1, 10)
+    now = steps.Now(0, None, cfg, None, both, both, both, probabilities, None)
     weights = steps.balanced(now)[2]
     assert weights.mean() == pytest.approx(0.5)
     assert weights[0, 0, 9] / weights[0, 0, 0] == pytest.approx(3)

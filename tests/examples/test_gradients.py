@@ -89,7 +89,7 @@ def work(rank, port, settings, out):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes(settings, tmp_path, method):
-    whole = settings_for(settings, method)
+    whole = settings_for(settings, method, balance_labels=True)
     _, expected, _ = gradients(dataclasses.replace(whole, out=str(tmp_path / "whole")))
     half = dataclasses.replace(whole, batch_size=1, out=str(tmp_path / "half"))
     mp.spawn(work, args=(free_port(), half, tmp_path / "grads.pt"), nprocs=2)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from ..runtime.processes import mean_over_ranks
+
 Module = TypeVar("Module", bound=nn.Module)
 
 # Stochastic depth has a class of its own in timm, transformers, segmentation_models_pytorch and torchvision.
@@ -95,6 +97,21 @@ def confident_label(probabilities: Tensor, threshold: float) -> tuple[Tensor, Te
     confidence, labels = probabilities.max(dim=1)  # (B, H, W) each
     share = (confidence >= threshold).sum().to(confidence) / labels.numel()  # no float64: not every device has it
     return labels, share.expand(labels.shape).clone()
+
+
+def balance(weights: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Gives pixels of rare pseudo-labels more weight (our addition).
+
+    The factor is one over the root of the number of pixels, in the batches of all processes, that have the same label.
+    It is scaled to be 1 on average.
+
+    Args:
+        weights: (B, H, W).
+        labels: (B, H, W) int64, from 0 to num_classes - 1.
+    """
+    pixels = mean_over_ranks(torch.bincount(labels.flatten(), minlength=num_classes).to(weights))
+    roots = pixels.sqrt()
+    return weights * (pixels.sum() / roots.sum() / roots)[labels]
 
 
 @torch.no_grad()

@@ -104,6 +104,9 @@ class Settings:
         (0, 0, 0, 0), "margins where pseudo-labels are not trusted", names="TOP BOTTOM LEFT RIGHT", low=0
     )
     margins_of_image: bool = setting(False, "margins are those of the whole image, not of the crop (HRDA)")
+    balance_labels: bool = setting(
+        False, "target pixels whose pseudo-label is rare in the batch weigh more, in every loss (our addition)"
+    )
     augment_source: bool = setting(True, "colour augmentation in steps on the source alone (our choice)")
     fd_weight: float = setting(
         0.0,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from uda.selftraining.teacher import (
+    balance,
     confident_label,
     ema_alpha,
     make_teacher,
@@ -116,6 +117,16 @@ def test_pseudo_label_of_half_precision(dtype: torch.dtype) -> None:
     _, weights = pseudo_label(torch.randn(1, 5, 32, 32).to(dtype) * 4)
     assert weights.dtype == torch.float32
     assert 0 < weights[0, 0, 0] < 1
+
+
+def test_pixels_of_rare_labels_weigh_more_and_all_as_much_as_before() -> None:
+    labels = torch.tensor([[[0] * 9, [0] * 9], [[0] * 9, [2] * 9]])  # a third as many of class 2; none of 1 and 3
+    weights = torch.full((2, 2, 9), 0.5, dtype=torch.float64)
+    balanced = balance(weights, labels, 4)
+    assert balanced.dtype == torch.float64
+    assert balanced.mean().item() == pytest.approx(0.5)
+    assert (balanced[1, 1] / balanced[0, 0]).tolist() == pytest.approx([3**0.5] * 9)
+    assert torch.equal(balance(weights, torch.full_like(labels, 2), 4), weights)  # one class alone
 
 
 def test_buffers_are_averaged_where_wanted() -> None:
