@@ -12,7 +12,7 @@ from torch import nn
 
 from mrm_loss import MRM
 
-DEVELOPMENT, CONFIRMING = [0, 100, 101], list(range(201, 209))
+DEVELOPMENT, CONFIRMING = [0, 100, 101], list(range(201, 207))
 
 # one network and one size for all pairs: ImageNet weights, DAFormer's head, images of 120 x 160
 COMMON: dict[str, Any] = {
@@ -66,6 +66,10 @@ class Arm:
     noise: float = 0.0
     oracle: bool = False
 
+    def but(self, settings: dict[str, Any]) -> Arm:
+        """The same with other settings."""
+        return replace(self, settings=self.settings | settings)
+
 
 def no_transformer(mrm: MRM) -> None:
     """A cell is rebuilt from its own token, its position and, through the projectors, its direct neighbours."""
@@ -74,16 +78,15 @@ def no_transformer(mrm: MRM) -> None:
 
 OFF = {"mrm_weight": 0.0}
 AUGMENT = {"mrm_augment": True}
-BALANCE = {"balance_labels": True}
 MASK_ONLY = {"mrm_mask_only": True}
+BALANCE = {"balance_labels": True}
 
+# without any pass beside DACS's own
 ARMS: dict[str, Arm] = {
     "source only": Arm("source-only", OFF),
     "oracle": Arm("source-only", OFF, oracle=True),
     "dacs": Arm(settings=OFF),
     "dacs, MRM's time": Arm(settings=OFF, longer=MRM_TIME),
-    "dacs, balanced": Arm(settings=OFF | BALANCE),
-    "dacs, balanced, MRM's time": Arm(settings=OFF | BALANCE, longer=MRM_TIME),
 }
 # the pass beside DACS: as published, and the controls that differ from it in one thing
 PASSES = {
@@ -93,85 +96,57 @@ PASSES = {
     "zero": Arm(settings=MASK_ONLY, change=Change(fill=steps.zero)),
     "no transformer": Arm(change=Change(), before=no_transformer),
 }
-ARMS |= {f"dacs+{name}": arm for name, arm in PASSES.items()}
-ARMS |= {
-    f"dacs+{name}, augmented": replace(PASSES[name], settings=PASSES[name].settings | AUGMENT)
-    for name in ("mrm", "mask only", "nothing masked")
-}
-# what might make it help: each is tried with masked cells rebuilt, or filled as its name says
+PASSES |= {f"{name}, augmented": PASSES[name].but(AUGMENT) for name in ("mrm", "mask only", "nothing masked")}
+# what might make it help
 HELP = {
     "each pixel": Arm(change=Change(inputs=steps.each_pixel)),
+    "soft": Arm(change=Change(loss=steps.soft)),
     "ramp": Arm(change=Change(factor=steps.ramp)),
     "delayed": Arm(change=Change(factor=steps.delayed)),
     "by trust": Arm(change=Change(factor=steps.by_trust)),
     "weight 0.25": Arm(settings={"mrm_weight": 0.25}, change=Change()),
-    "weight 0.5": Arm(settings={"mrm_weight": 0.5}, change=Change()),
     "frozen statistics": Arm(change=Change(frozen=True)),
     "on mixed": Arm(change=Change(inputs=steps.mixed)),
-    "on source": Arm(change=Change(inputs=steps.source)),
     "joined with mixed": Arm(change=Change(inputs=steps.mixed, joined=True)),
     "two masks": Arm(settings={"mrm_mask_ratio": 0.5}, change=Change(twice=True)),
-    "two masks, joined with mixed": Arm(
-        settings={"mrm_mask_ratio": 0.5}, change=Change(inputs=steps.mixed, joined=True, twice=True)
-    ),
     "channels": Arm(settings=MASK_ONLY, change=Change(fill=steps.channels)),
-    "channels, joined with mixed": Arm(
-        settings=MASK_ONLY, change=Change(inputs=steps.mixed, fill=steps.channels, joined=True)
-    ),
     "other image": Arm(settings=MASK_ONLY, change=Change(fill=steps.other_image)),
     "blocks of 2": Arm(settings={"mrm_block_size": 2}, change=Change()),
-    "soft": Arm(change=Change(loss=steps.soft)),
-    "soft, augmented": Arm(settings=AUGMENT, change=Change(loss=steps.soft)),
-    "masked alone": Arm(change=Change(counted="masked")),
-    "visible alone": Arm(change=Change(counted="visible")),
-    "balanced": Arm(change=Change(inputs=steps.balanced)),
-    "balanced, augmented": Arm(settings=AUGMENT, change=Change(inputs=steps.balanced)),
-    "balanced, mask only": Arm(settings=MASK_ONLY, change=Change(inputs=steps.balanced)),
-    "balanced, nothing masked": Arm(settings=MASK_ONLY, change=Change(inputs=steps.balanced, fill=steps.nothing)),
     "grid 12 x 16": Arm(settings={"mrm_grid": (12, 16)}, change=Change()),
-    "ratio 0.2": Arm(settings={"mrm_mask_ratio": 0.2}, change=Change()),
-    "each pixel, augmented": Arm(settings=AUGMENT, change=Change(inputs=steps.each_pixel)),
-    "mask only, joined with mixed": Arm(settings=MASK_ONLY, change=Change(inputs=steps.mixed, joined=True)),
+    "visible alone": Arm(change=Change(visible_alone=True)),
 }
-ARMS |= {f"dacs+mrm, {name}": arm for name, arm in HELP.items()}
-ARMS["dacs, balanced+mrm"] = Arm(settings=BALANCE, change=Change())
-SLOW_TEACHER = {"alpha": 0.999}
+PASSES |= {f"mrm, {name}": arm for name, arm in HELP.items()}
+ARMS |= {f"dacs+{name}": PASSES[name] for name in ("mrm", "mask only", "nothing masked", "mrm, augmented")}
+# the same on the baseline whose target pixels of rare pseudo-labels weigh more
+ARMS |= {f"dacs, balanced{rest}": ARMS[f"dacs{rest}"].but(BALANCE) for rest in ("", ", MRM's time")}
+ARMS |= {f"dacs, balanced+{name}": arm.but(BALANCE) for name, arm in PASSES.items()}
+SLOW = BALANCE | {"alpha": 0.999}
 ARMS |= {
-    "dacs, slow teacher": Arm(settings=OFF | SLOW_TEACHER),
-    "dacs+mrm, slow teacher": Arm(settings=SLOW_TEACHER, change=Change()),
+    "dacs, balanced, slow teacher": Arm(settings=OFF | SLOW),
+    "dacs, balanced+mrm, slow teacher": Arm(settings=SLOW, change=Change()),
 }
 # noise put into the pseudo-labels on purpose
-ARMS |= {
+NOISY = {
     f"{name}, noise {share:g}": replace(ARMS[name], noise=share)
-    for name in ("dacs", "dacs+mrm")
+    for name in ("dacs, balanced", "dacs, balanced+mrm")
     for share in (0.1, 0.3)
 }
+ARMS |= NOISY
 # MIC is the trainer's own page
-ARMS |= {
-    "mic": Arm("mic", OFF),
-    "mic, MRM's time": Arm("mic", OFF, longer=MRM_TIME),
-    "mic+mrm": Arm("mic"),
-    "mic+mask only": Arm("mic", MASK_ONLY),
-    "mic+mrm, augmented": Arm("mic", AUGMENT),
-    "mic+mask only, augmented": Arm("mic", MASK_ONLY | AUGMENT),
+MIC = {
+    "mic, balanced": Arm("mic", OFF | BALANCE),
+    "mic, balanced, MRM's time": Arm("mic", OFF | BALANCE, longer=MRM_TIME),
+    "mic, balanced+mrm": Arm("mic", BALANCE),
+    "mic, balanced+mask only": Arm("mic", BALANCE | MASK_ONLY),
 }
-MAIN = ["dacs", "dacs+mrm", "dacs+mask only", "dacs+nothing masked", "dacs+mrm, augmented"]
-CONTROLS = [
-    "source only",
-    "dacs, MRM's time",
-    "dacs+zero",
-    "dacs+no transformer",
-    "dacs+mask only, augmented",
-    "dacs+nothing masked, augmented",
-]
-# the arm that rose above the baseline on seed 0, and whether it is the balancing or the masking that does it
-BALANCED_CONTROLS = ["dacs+mrm, balanced, mask only", "dacs+mrm, balanced, nothing masked"]
-BALANCED = ["dacs+mrm, balanced", "dacs, balanced", "dacs, balanced+mrm", "dacs, balanced, MRM's time"]
-BALANCED += BALANCED_CONTROLS
-NOISY = [name for name in ARMS if "noise" in name]
-MIC = [name for name in ARMS if name.startswith("mic")]
+ARMS |= MIC
+
 BOTH = ["drawn-camvid", "camvid-idd"]
 SCENES = ["scenes", "scenes-near", "scenes-far"]
+BALANCED = ["dacs, balanced", "dacs, balanced+mrm"]
+CONTROLS = ["dacs, balanced, MRM's time", "dacs, balanced+mask only", "dacs, balanced+nothing masked"]
+TRIED = [f"dacs, balanced+mrm, {name}" for name in ("augmented", *HELP)]
+TRIED += [name for name in ARMS if "slow teacher" in name]
 
 
 def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[str, list[str], list[int]]]:
@@ -181,26 +156,23 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 
 # (pair, arms, seeds), in the order in which they are made; PLAN.md says what each is for
 QUEUE: list[tuple[str, list[str], list[int]]] = [
-    *blocks(BOTH, ["dacs", "dacs+mrm", "dacs+mrm, augmented", *BALANCED], CONFIRMING[:6]),
-    *blocks(BOTH, MAIN, CONFIRMING[:4]),
-    *blocks(BOTH, ["dacs", "dacs+mrm", *(f"dacs+mrm, {name}" for name in HELP)], DEVELOPMENT[:1]),
-    *blocks(BOTH, ["oracle", "dacs, slow teacher", "dacs+mrm, slow teacher"], DEVELOPMENT[:1]),
-    *blocks(SCENES, ["source only", "dacs", "dacs+mrm", "dacs+mask only"], DEVELOPMENT),
-    *blocks(BOTH, MAIN, CONFIRMING[4:]),
+    *blocks(BOTH, BALANCED, CONFIRMING),
+    *blocks(["camvid-idd"], [*BALANCED, *TRIED], DEVELOPMENT[:1]),
+    *blocks(["eighth-camvid"], ["source only", "dacs", *BALANCED], CONFIRMING),
+    *blocks(SCENES, BALANCED, DEVELOPMENT),
+    *blocks(BOTH, ["dacs", "dacs+mrm"], CONFIRMING),
     *blocks(BOTH, CONTROLS, CONFIRMING),
-    *blocks(BOTH, ["dacs", "dacs+mrm", *NOISY], DEVELOPMENT),
-    *blocks(["day-dusk", "idd-camvid"], MAIN, DEVELOPMENT[:1]),
-    *blocks(["drawn-camvid"], MIC, CONFIRMING[:6]),
-    *blocks(["eighth-camvid"], ["source only", "dacs", "dacs+mrm"], CONFIRMING[:6]),
+    *blocks(BOTH, ["source only", "oracle"], CONFIRMING[:1]),
+    *blocks(["drawn-camvid"], list(MIC), CONFIRMING),
+    *blocks(BOTH, list(NOISY), DEVELOPMENT[:1]),
 ]
 
 # (a, b): a - b is reported where both have runs
+BASE = "dacs, balanced"
 CONTRASTS = [(arm, "dacs") for arm in ARMS if arm.startswith("dacs") and arm != "dacs"]
-CONTRASTS += [(arm, "dacs, MRM's time") for arm in ARMS if arm.startswith("dacs+")]
-CONTRASTS += [(arm, "dacs+mrm") for arm in ARMS if arm.startswith("dacs+") and arm != "dacs+mrm"]
-CONTRASTS += [(f"dacs+mrm, noise {share}", f"dacs, noise {share}") for share in ("0.1", "0.3")]
-CONTRASTS += [(arm, "dacs, balanced") for arm in BALANCED if "mrm" in arm]
-CONTRASTS += [("dacs, balanced+mrm", "dacs, balanced, MRM's time")]
-CONTRASTS += [(arm, "dacs+mrm, balanced") for arm in BALANCED_CONTROLS]
-CONTRASTS += [("dacs+mrm, slow teacher", "dacs, slow teacher"), ("dacs", "source only")]
-CONTRASTS += [(arm, "mic") for arm in ARMS if arm.startswith("mic") and arm != "mic"]
+CONTRASTS += [(arm, BASE) for arm in ARMS if arm.startswith(f"{BASE}+")]
+CONTRASTS += [(arm, f"{BASE}, MRM's time") for arm in ARMS if arm.startswith(f"{BASE}+")]
+CONTRASTS += [(arm, f"{BASE}+mrm") for arm in ARMS if arm.startswith(f"{BASE}+") and arm != f"{BASE}+mrm"]
+CONTRASTS += [(f"{BASE}+mrm, {also}", f"{BASE}, {also}") for also in ("slow teacher", "noise 0.1", "noise 0.3")]
+CONTRASTS += [(arm, "mic, balanced") for arm in MIC if arm != "mic, balanced"]
+CONTRASTS += [("dacs", "source only")]

@@ -26,16 +26,13 @@ ELEVEN = ["sky", "building", "pole", "road", "sidewalk", "vegetation", "sign", "
 CAMVID = {9: [[0], [1], [2], [3], [4], [5], [6], [8], [9]], 7: [[3], [4], [9, 10], [8], [2, 6, 7], [1, 5], [0]]}
 CAMVID[11] = [[i] for i in range(11)]
 IDD = {7: [[i] for i in range(7)]}
-DRAWN = {9: [[23], [11], [17], [7], [8], [21], [20], [26], [24]], 7: [[7], [8], [24], [26], [17, 20], [11, 21], [23]]}
+DRAWN = {9: [[23], [11], [17], [7], [8], [21], [20], [26], [24]]}
 NAMES = {7: SEVEN, 9: NINE, 11: ELEVEN}
 
 # pair -> source, target and how many classes they share
 PAIRS = {
     "drawn-camvid": ("drawn", "camvid", 9),
     "camvid-idd": ("camvid", "idd", 7),
-    "idd-camvid": ("idd", "camvid", 7),
-    "drawn-idd": ("drawn", "idd", 7),
-    "day-dusk": ("day", "dusk", 11),
     "eighth-camvid": ("eighth", "camvid", 11),
     "scenes-near": ("clean", "near", 9),
     "scenes": ("clean", "embedded", 9),
@@ -44,26 +41,19 @@ PAIRS = {
 # drawn targets: how far colours are from the source's, strength of the camera's faults, contrast of blotches; the
 # trainers' embedded scenes, and a smaller and a larger gap
 GAPS = {"near": (0.4, 0.4, 0.05), "embedded": (0.75, 0.8, 0.1), "far": (1.0, 1.3, 0.25)}
-DUSK = "0001TP"  # CamVid's sequence at dusk: 62 images of train and 62 of test; the others are by day
-IDS = {"camvid": CAMVID, "day": CAMVID, "dusk": CAMVID, "eighth": CAMVID, "idd": IDD}
+IDS = {"camvid": CAMVID, "eighth": CAMVID, "idd": IDD}
 
 Files = Iterable[tuple[str, Path, Path]]  # split, image, labels
 
 
 def camvid_files(root: Path, name: str) -> Files:
-    """The images of CamVid or of a part of it; its val and test are the validation, less those that were trained on."""
+    """The images of CamVid, or every eighth of those for training; its val and test are the validation."""
     for part in ("train", "val", "test"):
         images = sorted((root / part).glob("*.png"))
         if not images:
             raise FileNotFoundError(f"{root / part}: expected CamVid's images NAME.png, found none")
         for number, image in enumerate(images):
-            wanted = {
-                "camvid": True,
-                "day": part == "train" and not image.name.startswith(DUSK),
-                "dusk": image.name.startswith(DUSK),
-                "eighth": part == "train" and number % 8 == 0,
-            }
-            if wanted[name]:
+            if name == "camvid" or (part == "train" and number % 8 == 0):
                 split = "train" if part == "train" else "val"
                 yield split, image, root / f"{part}annot" / image.name
 

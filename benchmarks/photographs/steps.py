@@ -30,7 +30,6 @@ class Now:
     cfg: Settings
     draws: Draws
     target: tuple[Tensor, Tensor, Tensor]  # images, pseudo-labels, weights: the batch's share of confident pixels
-    source: tuple[Tensor, Tensor, Tensor]  # images, labels, weights of 1
     mixed: tuple[Tensor, Tensor, Tensor]  # of DACS's mixed images, which are augmented
     probabilities: Tensor  # (B, K, H, W), the teacher's on the target images
     trusted: Tensor  # (B, H, W) of 0 and 1: where pseudo-labels are trusted at all
@@ -60,23 +59,13 @@ def target(now: Now) -> tuple[Tensor, Tensor, Tensor]:
 def each_pixel(now: Now) -> tuple[Tensor, Tensor, Tensor]:
     """The target images; pixels weigh 1 from the threshold on, else 0 (FixMatch, UniMatch)."""
     images, labels, _ = target(now)
-    return images, labels, (now.probabilities.amax(1) >= now.cfg.threshold).float() * now.trusted
-
-
-def balanced(now: Now) -> tuple[Tensor, Tensor, Tensor]:
-    """The target images; pixels of rare labels weigh more, in this pass alone."""
-    images, labels, weights = target(now)
-    return images, labels, balance(weights, labels, now.probabilities.shape[1])
+    weights = (now.probabilities.amax(1) >= now.cfg.threshold).float() * now.trusted
+    return images, labels, balance(weights, labels, now.probabilities.shape[1]) if now.cfg.balance_labels else weights
 
 
 def mixed(now: Now) -> tuple[Tensor, Tensor, Tensor]:
     """DACS's mixed images, whose source pixels have true labels."""
     return now.mixed
-
-
-def source(now: Now) -> tuple[Tensor, Tensor, Tensor]:
-    """The source's images and labels, which are true."""
-    return now.source
 
 
 # --- what stands in the masked cells
@@ -152,7 +141,7 @@ class Change:
     """The pass beside DACS's own; the defaults are MRM as published.
 
     twice: two complementary masks of one encoding, half the weight each.
-    counted: "all" pixels, "masked" or "visible" ones alone; the loss is divided by the number of all.
+    visible_alone: pixels in masked cells do not count; the loss is divided by the number of all.
     frozen: the pass leaves BatchNorm's running statistics as they are.
     joined: the pass is DACS's own mixed one, whose features are decoded twice; `inputs` must be `mixed`.
     """
@@ -162,7 +151,7 @@ class Change:
     factor: Callable[[Now], float] = constant
     loss: Callable[[Now, Tensor, Tensor, Tensor], Tensor] = hard
     twice: bool = False
-    counted: str = "all"
+    visible_alone: bool = False
     frozen: bool = False
     joined: bool = False
 
@@ -172,8 +161,7 @@ class Change:
         for hidden in (mask, ~mask) if self.twice else (mask,):
             logits = upsample(decoder(self.fill(now, feats, hidden)), labels)
             masked = cells(hidden, labels[:, None])[:, 0]
-            counted = {"all": weights, "masked": weights * masked, "visible": weights * ~masked}[self.counted]
-            total = total + self.loss(now, logits, labels, counted)
+            total = total + self.loss(now, logits, labels, weights * ~masked if self.visible_alone else weights)
         return self.factor(now) * now.cfg.mrm_weight * total / (2 if self.twice else 1)
 
     def own_pass(self, now: Now) -> Tensor:
@@ -251,7 +239,6 @@ def dacs_step(
         cfg,
         draws,
         (batch.target_images, labels, weights),
-        (batch.source_images, batch.source_labels, torch.ones_like(weights)),
         (images, mixed_labels, mixed_weights),
         probabilities,
         batch.target_trusted,
