@@ -54,7 +54,7 @@ class Arm:
     change: the pass beside DACS's own; None: none, or in MIC the trainer's.
     before: changes MRM before training.
     longer: factor on the steps of self-training.
-    noise: see `steps.dacs_step`.
+    noise, each_pixel: see `steps.dacs_step`.
     oracle: trains on the target's own labels.
     """
 
@@ -64,6 +64,7 @@ class Arm:
     before: Callable[[MRM], None] | None = None
     longer: float = 1.0
     noise: float = 0.0
+    each_pixel: bool = False
     oracle: bool = False
 
     def but(self, settings: dict[str, Any]) -> Arm:
@@ -120,6 +121,9 @@ ARMS |= {f"dacs+{name}": PASSES[name] for name in ("mrm", "mask only", "nothing 
 # the same on the baseline whose target pixels of rare pseudo-labels weigh more
 ARMS |= {f"dacs, balanced{rest}": ARMS[f"dacs{rest}"].but(BALANCE) for rest in ("", ", MRM's time")}
 ARMS |= {f"dacs, balanced+{name}": arm.but(BALANCE) for name, arm in PASSES.items()}
+# the control of the arm that was above the baseline: its weights in DACS's own pass, without MRM and with it
+ARMS["dacs, balanced, each pixel"] = replace(ARMS["dacs, balanced"], each_pixel=True)
+ARMS["dacs, balanced, each pixel+mrm"] = replace(ARMS["dacs, balanced+mrm"], each_pixel=True)
 SLOW = BALANCE | {"alpha": 0.999}
 ARMS |= {
     "dacs, balanced, slow teacher": Arm(settings=OFF | SLOW),
@@ -144,6 +148,7 @@ ARMS |= MIC
 BOTH = ["drawn-camvid", "camvid-idd"]
 SCENES = ["scenes", "scenes-near", "scenes-far"]
 BALANCED = ["dacs, balanced", "dacs, balanced+mrm"]
+EACH_PIXEL = ["dacs, balanced+mrm, each pixel", "dacs, balanced, each pixel", "dacs, balanced, each pixel+mrm"]
 CONTROLS = ["dacs, balanced, MRM's time", "dacs, balanced+mask only", "dacs, balanced+nothing masked"]
 TRIED = [f"dacs, balanced+mrm, {name}" for name in ("augmented", *HELP)]
 TRIED += [name for name in ARMS if "slow teacher" in name]
@@ -156,7 +161,7 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 
 # (pair, arms, seeds), in the order in which they are made; PLAN.md says what each is for
 QUEUE: list[tuple[str, list[str], list[int]]] = [
-    *blocks(BOTH, BALANCED, CONFIRMING),
+    *blocks(BOTH, [*BALANCED, *EACH_PIXEL], CONFIRMING),
     *blocks(["camvid-idd"], [*BALANCED, *TRIED], DEVELOPMENT[:1]),
     *blocks(["eighth-camvid"], ["source only", "dacs", *BALANCED], CONFIRMING),
     *blocks(SCENES, BALANCED, DEVELOPMENT),
@@ -174,5 +179,6 @@ CONTRASTS += [(arm, BASE) for arm in ARMS if arm.startswith(f"{BASE}+")]
 CONTRASTS += [(arm, f"{BASE}, MRM's time") for arm in ARMS if arm.startswith(f"{BASE}+")]
 CONTRASTS += [(arm, f"{BASE}+mrm") for arm in ARMS if arm.startswith(f"{BASE}+") and arm != f"{BASE}+mrm"]
 CONTRASTS += [(f"{BASE}+mrm, {also}", f"{BASE}, {also}") for also in ("slow teacher", "noise 0.1", "noise 0.3")]
+CONTRASTS += [(arm, f"{BASE}, each pixel") for arm in EACH_PIXEL if "mrm" in arm]
 CONTRASTS += [(arm, "mic, balanced") for arm in MIC if arm != "mic, balanced"]
 CONTRASTS += [("dacs", "source only")]

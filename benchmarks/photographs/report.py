@@ -59,10 +59,10 @@ def contrasts(lines: list[Line], pair: str) -> list[tuple[str, Paired]]:
 
 
 def contrast_table(rows: list[tuple[str, Paired]]) -> list[str]:
-    table = ["| difference, paired by seed | seeds | mean | 95 % interval |", "|---|---|---|---|"]
+    table = ["| difference, paired by seed | seeds | mean [95 % interval] |", "|---|---|---|"]
     for title, result in rows:
-        interval = f"{result.low:+.2f} to {result.high:+.2f}" if len(result.seeds) > 1 else "one seed"
-        table.append(f"| {title} | {len(result.seeds)} | {result.mean:+.2f} | {interval} |")
+        interval = f" [{result.low:+.2f}, {result.high:+.2f}]" if len(result.seeds) > 1 else ""
+        table.append(f"| {title} | {len(result.seeds)} | {result.mean:+.2f}{interval} |")
     return table
 
 

@@ -194,12 +194,14 @@ def dacs_step(
     draws: Draws,
     change: Change | None = None,
     noise: float = 0.0,
+    each_pixel: bool = False,
 ) -> dict[str, Tensor]:
     """One step of DACS.
 
     Args:
         change: the pass beside it; None: DACS alone.
         noise: share of the pseudo-labels' blocks that get a class at random, for all passes.
+        each_pixel: whether target pixels weigh 1 from the threshold on, else 0, in place of one weight for all.
     """
     network, teacher = models.network, models.teacher
     if step < 0 or cfg.method == "source-only":
@@ -214,14 +216,14 @@ def dacs_step(
     on_source = pixel_loss(network.decoder(network.encoder(batch.source_images)), batch.source_labels)
     on_source.backward()
 
-    # pseudo-labels of the target; one weight for all of it: the share of confident pixels
+    # pseudo-labels of the target; one weight for all of it, the share of confident pixels, unless `each_pixel`
     with torch.no_grad():
         probabilities = teacher.predict(batch.target_images).softmax(1)
     confidence, labels = probabilities.max(1)
-    share = (confidence >= cfg.threshold).float().mean()
+    confident = (confidence >= cfg.threshold).float()
     if noise:
         labels = with_noise(labels, noise, probabilities.shape[1], draws)
-    weights = share * batch.target_trusted
+    weights = (confident if each_pixel else confident.mean()) * batch.target_trusted
     trust = weights.mean()
     if cfg.balance_labels:
         weights = balance(weights, labels, probabilities.shape[1])

@@ -67,7 +67,7 @@ def places(tmp_path_factory) -> dict[str, Path]:
 def settings(places, name: str, **others) -> trainers.Settings:
     small = {"pretrain_iterations": 2, "iterations": 3, "warmup": 0, "threshold": 0.1, "rare_min_pixels": 0}
     return single.settings_of(
-        "camvid-idd", ARMS[name], 0, places["work"], places["camvid"], places["idd"], **small, **others
+        "camvid-idd", ARMS[name], 0, places["work"], places["camvid"], places["idd"], **(small | others)
     )
 
 
@@ -96,17 +96,19 @@ def test_the_step_is_the_trainers(name, places):
 
 
 @pytest.mark.slow
-def test_balancing_changes_the_mixed_pass_alone(places):
+def test_balancing_and_weights_of_each_pixel_change_the_mixed_pass_alone(places):
     losses = []
-    for name in ("dacs", "dacs, balanced"):
-        opened, step = single.opened(ARMS[name], settings(places, name), places["work"])
+    for name in ("dacs", "dacs, balanced", "dacs, balanced, each pixel"):
+        opened, step = single.opened(ARMS[name], settings(places, name, threshold=0.15), places["work"])
         single.advance(opened, step, 2)
         batch = trainers.batches_of(opened)[2]
         losses.append(step(0, batch, opened.models, opened.settings, trainers.Draws(opened.settings, 2)))
-    plain, balanced = losses
+    plain, balanced, each_pixel = losses
     assert balanced["source"] == plain["source"]
     assert balanced["trust"] == plain["trust"]
-    assert balanced["mixed"] != plain["mixed"]
+    assert 0 < plain["trust"] < 1
+    assert len({float(x["mixed"]) for x in losses}) == 3
+    assert float(each_pixel["trust"]) == pytest.approx(float(plain["trust"]))
 
 
 @pytest.mark.slow
