@@ -80,8 +80,8 @@ def gains(lines: list[Line]) -> list[tuple[str, float, float]]:
     found = []
     for pair in PAIRS:
         for noise in [""] + [f", noise {share:g}" for share in (0.1, 0.3)]:
-            base = {x["seed"]: x for x in lines if (x["pair"], x["arm"]) == (pair, f"dacs{noise}")}
-            mrm = of(lines, pair, f"dacs+mrm{noise}")
+            base = {x["seed"]: x for x in lines if (x["pair"], x["arm"]) == (pair, f"dacs, balanced{noise}")}
+            mrm = of(lines, pair, f"dacs, balanced+mrm{noise}")
             for seed in sorted(base.keys() & mrm.keys()):
                 found.append((pair + noise, final(base[seed], "accuracy"), mrm[seed] - base[seed]["student"]))
     return found
