@@ -117,25 +117,18 @@ HELP = {
     "visible alone": Arm(change=Change(visible_alone=True)),
 }
 PASSES |= {f"mrm, {name}": arm for name, arm in HELP.items()}
-ARMS |= {f"dacs+{name}": PASSES[name] for name in ("mrm", "mask only", "nothing masked", "mrm, augmented")}
+ARMS |= {f"dacs+{name}": PASSES[name] for name in ("mrm", "mask only", "mrm, augmented")}
 # the same on the baseline whose target pixels of rare pseudo-labels weigh more
 ARMS |= {f"dacs, balanced{rest}": ARMS[f"dacs{rest}"].but(BALANCE) for rest in ("", ", MRM's time")}
 ARMS |= {f"dacs, balanced+{name}": arm.but(BALANCE) for name, arm in PASSES.items()}
+BALANCED = ["dacs, balanced", "dacs, balanced+mrm"]
 # the control of the arm that was above the baseline: its weights in DACS's own pass, without MRM and with it
 ARMS["dacs, balanced, each pixel"] = replace(ARMS["dacs, balanced"], each_pixel=True)
 ARMS["dacs, balanced, each pixel+mrm"] = replace(ARMS["dacs, balanced+mrm"], each_pixel=True)
-SLOW = BALANCE | {"alpha": 0.999}
-ARMS |= {
-    "dacs, balanced, slow teacher": Arm(settings=OFF | SLOW),
-    "dacs, balanced+mrm, slow teacher": Arm(settings=SLOW, change=Change()),
-}
+SLOW = {f"{name}, slow teacher": ARMS[name].but({"alpha": 0.999}) for name in BALANCED}
 # noise put into the pseudo-labels on purpose
-NOISY = {
-    f"{name}, noise {share:g}": replace(ARMS[name], noise=share)
-    for name in ("dacs, balanced", "dacs, balanced+mrm")
-    for share in (0.1, 0.3)
-}
-ARMS |= NOISY
+NOISY = {f"{name}, noise {share:g}": replace(ARMS[name], noise=share) for name in BALANCED for share in (0.1, 0.3)}
+ARMS |= SLOW | NOISY
 # MIC is the trainer's own page
 MIC = {
     "mic, balanced": Arm("mic", OFF | BALANCE),
@@ -147,11 +140,9 @@ ARMS |= MIC
 
 BOTH = ["drawn-camvid", "camvid-idd"]
 SCENES = ["scenes", "scenes-near", "scenes-far"]
-BALANCED = ["dacs, balanced", "dacs, balanced+mrm"]
 EACH_PIXEL = ["dacs, balanced+mrm, each pixel", "dacs, balanced, each pixel", "dacs, balanced, each pixel+mrm"]
 CONTROLS = ["dacs, balanced, MRM's time", "dacs, balanced+mask only", "dacs, balanced+nothing masked"]
 TRIED = [f"dacs, balanced+mrm, {name}" for name in ("augmented", *HELP)]
-TRIED += [name for name in ARMS if "slow teacher" in name]
 
 
 def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[str, list[str], list[int]]]:
@@ -162,7 +153,7 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 # (pair, arms, seeds), in the order in which they are made; PLAN.md says what each is for
 QUEUE: list[tuple[str, list[str], list[int]]] = [
     *blocks(BOTH, [*BALANCED, *EACH_PIXEL], CONFIRMING),
-    *blocks(["camvid-idd"], [*BALANCED, *TRIED], DEVELOPMENT[:1]),
+    *blocks(["camvid-idd"], [*BALANCED, *TRIED, *SLOW], DEVELOPMENT[:1]),
     *blocks(["eighth-camvid"], ["source only", "dacs", *BALANCED], CONFIRMING),
     *blocks(SCENES, BALANCED, DEVELOPMENT),
     *blocks(BOTH, ["dacs", "dacs+mrm"], CONFIRMING),

@@ -32,7 +32,7 @@ class Now:
     target: tuple[Tensor, Tensor, Tensor]  # images, pseudo-labels, weights: the batch's share of confident pixels
     mixed: tuple[Tensor, Tensor, Tensor]  # of DACS's mixed images, which are augmented
     probabilities: Tensor  # (B, K, H, W), the teacher's on the target images
-    trusted: Tensor  # (B, H, W) of 0 and 1: where pseudo-labels are trusted at all
+    trusted: Tensor  # (B, H, W): 0 where pseudo-labels are not trusted at all, else 1 or, balanced, how rare they are
 
     @property
     def trust(self) -> float:
@@ -59,8 +59,7 @@ def target(now: Now) -> tuple[Tensor, Tensor, Tensor]:
 def each_pixel(now: Now) -> tuple[Tensor, Tensor, Tensor]:
     """The target images; pixels weigh 1 from the threshold on, else 0 (FixMatch, UniMatch)."""
     images, labels, _ = target(now)
-    weights = (now.probabilities.amax(1) >= now.cfg.threshold).float() * now.trusted
-    return images, labels, balance(weights, labels, now.probabilities.shape[1]) if now.cfg.balance_labels else weights
+    return images, labels, (now.probabilities.amax(1) >= now.cfg.threshold).float() * now.trusted
 
 
 def mixed(now: Now) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,8 +159,8 @@ class Change:
         total: Any = 0.0
         for hidden in (mask, ~mask) if self.twice else (mask,):
             logits = upsample(decoder(self.fill(now, feats, hidden)), labels)
-            masked = cells(hidden, labels[:, None])[:, 0]
-            total = total + self.loss(now, logits, labels, weights * ~masked if self.visible_alone else weights)
+            counted = weights * ~cells(hidden, labels[:, None])[:, 0] if self.visible_alone else weights
+            total = total + self.loss(now, logits, labels, counted)
         return self.factor(now) * now.cfg.mrm_weight * total / (2 if self.twice else 1)
 
     def own_pass(self, now: Now) -> Tensor:
@@ -223,10 +222,10 @@ def dacs_step(
     confident = (confidence >= cfg.threshold).float()
     if noise:
         labels = with_noise(labels, noise, probabilities.shape[1], draws)
-    weights = (confident if each_pixel else confident.mean()) * batch.target_trusted
-    trust = weights.mean()
+    trust, trusted = (confident.mean() * batch.target_trusted).mean(), batch.target_trusted
     if cfg.balance_labels:
-        weights = balance(weights, labels, probabilities.shape[1])
+        trusted = balance(trusted, labels, probabilities.shape[1])
+    weights = (confident if each_pixel else confident.mean()) * trusted
 
     # ClassMix: half of each source image's classes, pasted on the target
     pasted = draws.pasted(batch.source_labels)
@@ -243,7 +242,7 @@ def dacs_step(
         (batch.target_images, labels, weights),
         (images, mixed_labels, mixed_weights),
         probabilities,
-        batch.target_trusted,
+        trusted,
     )
     if change is not None and change.joined:
         loss = loss + change.losses(now, feats, mixed_labels, mixed_weights)
