@@ -116,6 +116,7 @@ HELP = {
     "grid 12 x 16": Arm(settings={"mrm_grid": (12, 16)}, change=Change()),
     "visible alone": Arm(change=Change(visible_alone=True)),
 }
+CONTROLS = ["dacs, balanced, MRM's time", *(f"dacs, balanced+{name}" for name in PASSES if name != "mrm")]
 PASSES |= {f"mrm, {name}": arm for name, arm in HELP.items()}
 ARMS |= {f"dacs+{name}": PASSES[name] for name in ("mrm", "mask only", "mrm, augmented")}
 # the same on the baseline whose target pixels of rare pseudo-labels weigh more
@@ -141,7 +142,6 @@ ARMS |= MIC
 BOTH = ["drawn-camvid", "camvid-idd"]
 SCENES = ["scenes", "scenes-near", "scenes-far"]
 EACH_PIXEL = ["dacs, balanced+mrm, each pixel", "dacs, balanced, each pixel", "dacs, balanced, each pixel+mrm"]
-CONTROLS = ["dacs, balanced, MRM's time", "dacs, balanced+mask only", "dacs, balanced+nothing masked"]
 TRIED = [f"dacs, balanced+mrm, {name}" for name in ("augmented", *HELP)]
 
 
