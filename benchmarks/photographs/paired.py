@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 # 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom
 QUANTILES = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131]
@@ -15,7 +16,7 @@ QUANTILES = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.2
 class Paired:
     """seeds: those that both arms have, ascending. differences: a - b of each. half: of the interval, NaN for n < 2."""
 
-    seeds: list[int]
+    seeds: list[Any]
     differences: list[float]
     mean: float
     half: float
@@ -29,8 +30,8 @@ class Paired:
         return self.mean + self.half
 
 
-def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
-    """a - b over the seeds that both have; NaN where there are too few."""
+def paired(a: Mapping[Any, float], b: Mapping[Any, float]) -> Paired:
+    """a - b over the seeds (or whatever names a run) that both have; NaN where there are too few."""
     seeds = sorted(a.keys() & b.keys())
     differences = [a[seed] - b[seed] for seed in seeds]
     n = len(seeds)
