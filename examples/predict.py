@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from uda.checkpoints.evaluation import predict_ids, prediction_files, save_prediction
 from uda.checkpoints.loading import WHICH, add_arguments, load_networks, pixels, size_and_window
-from uda.data.domain import fit
+from uda.data.domain import fit, fitted
 from uda.data.images import read_rgb
 from uda.data.layouts import images_below
 from uda.runtime.command import command
@@ -47,12 +47,13 @@ def main(words: Sequence[str] | None = None) -> int:
     for base, path in progress(jobs.items(), len(jobs), unit="image"):
         try:
             picture = read_rgb(path)
+            own = (picture.shape[0], picture.shape[1])
             x = fit(torch.from_numpy(picture).permute(2, 0, 1), size)
-            predicted = predict_ids(network, x, (picture.shape[0], picture.shape[1]), device, window).cpu()
+            predicted = predict_ids(network, x, own, device, window).cpu()
         except (ValueError, FileNotFoundError) as error:  # unreadable; the message names the file
             problem = str(error)
         except RuntimeError as error:  # of torch: too small for the encoder, or too large for the memory
-            rows, cols = x.shape[-2:]
+            rows, cols = fitted(own, size) if size else own
             problem = f"{path}: could not be predicted at {rows} x {cols} pixels: {str(error).partition(chr(10))[0]}"
         else:
             save_prediction(base, predicted, loaded.colours, picture if args.overlay else None)

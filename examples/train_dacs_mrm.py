@@ -64,8 +64,8 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
     # pseudo-labels of the target as it is; all pixels have one weight: the share of pixels, in the batches of all
     # processes, whose highest probability reaches --threshold; it is 0 where the target is not trusted
     with torch.no_grad(), models.autocast():
-        logits = teacher.predict(target)
-    labels, weights = pseudo_label(logits, cfg.threshold)  # (B, H, W) each
+        probabilities = teacher.predict(target).softmax(1)  # (B, K, H, W)
+    labels, weights = pseudo_label(probabilities, cfg.threshold)  # (B, H, W) each
     weights = mean_over_ranks(weights) * batch.target_trusted
     logged["trust"] = weights.mean()
     if cfg.balance_labels:  # pixels of rare pseudo-labels weigh more

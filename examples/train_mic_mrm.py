@@ -85,7 +85,7 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
     if step > 0:
         update_teacher(teacher, network, step, cfg.alpha)
     with torch.no_grad(), autocast():
-        labels, weights = pseudo_label(teacher.predict(target), cfg.threshold)
+        labels, weights = pseudo_label(teacher.predict(target).softmax(1), cfg.threshold)
     weights = mean_over_ranks(weights) * batch.target_trusted
     losses["trust"] = weights.mean()
     if cfg.balance_labels:  # pixels of rare pseudo-labels weigh more

@@ -26,7 +26,7 @@ from uda.runtime.command import command
 from uda.runtime.processes import mean_over_ranks
 from uda.selftraining.draws import Draws
 from uda.selftraining.mixing import mix
-from uda.selftraining.teacher import balance, confident_label, mirrored_probabilities, update_teacher
+from uda.selftraining.teacher import balance, pseudo_label, update_teacher
 from uda.settings import Settings, parse
 from uda.training.loop import train
 from uda.training.models import Models
@@ -51,10 +51,12 @@ def train_step(step: int, batch: Batch, models: Models, cfg: Settings, draws: Dr
     if step < 0 or cfg.method == "source-only":
         return losses
 
-    # pseudo-labels of the target and of its mirror image; one weight for all of it: the share of confident pixels
+    # pseudo-labels by the mean of the probabilities of the target and of its mirror image; one weight for all of it:
+    # the share of confident pixels
     with torch.no_grad(), models.autocast():
-        probabilities = mirrored_probabilities(teacher.predict(target), teacher.predict(target.flip(-1)))
-        labels, weights = confident_label(probabilities, cfg.threshold)
+        as_it_is = teacher.predict(target).softmax(1)
+        mirrored = teacher.predict(target.flip(-1)).flip(-1).softmax(1)
+        labels, weights = pseudo_label((as_it_is + mirrored) / 2, cfg.threshold)
     weights = mean_over_ranks(weights) * batch.target_trusted
     losses["trust"] = weights.mean()
     if cfg.balance_labels:  # pixels of rare pseudo-labels weigh more

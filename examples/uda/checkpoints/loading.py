@@ -121,9 +121,9 @@ def _of_run(file: Path, saved: dict[str, Any], which: Sequence[str]) -> Loaded:
         if key not in rebuilder:
             states["student"][key.removeprefix("network.")] = value
 
-    has_teacher = saved["step"] >= settings.pretrain_iterations
+    has_teacher = settings.has_teacher(saved["step"])
     if not has_teacher and list(which) == ["teacher"]:
-        raise ValueError(f"has no teacher before step {settings.pretrain_iterations}, and was saved at {saved['step']}")
+        raise ValueError(f"has no teacher: it was saved at step {saved['step']} of training on the source alone")
     wanted = [name for name in which if name == "student" or has_teacher]
     dropped += [name for name in WHICH if name not in wanted]
     # the checkpoint brings all weights: no need to find those that training started from

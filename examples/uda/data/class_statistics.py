@@ -182,7 +182,7 @@ def count(domain: Domain, indices: Sequence[int]) -> ImagePixels:
 
 
 def count_one(domain: Domain, index: int) -> dict[int, int]:
-    labels = domain.labels(index, resized=False)
+    labels = domain.labels(index)
     domain.check_size(index, labels)
     counts = torch.bincount(labels.flatten(), minlength=256)[:IGNORE].tolist()
     return {k: n for k, n in enumerate(counts) if n}

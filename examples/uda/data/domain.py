@@ -42,15 +42,10 @@ class Domain:
         """(3, H, W) uint8, RGB."""
         return self._resize(self._own_pixels(index))
 
-    def image(self, index: int) -> Tensor:
-        """(3, H, W) in [0, 1]."""
-        return self.pixels(index).float() / 255
-
-    def labels(self, index: int, resized: bool = True) -> Tensor:
-        """(H, W) train ids, uint8, 255 where ignored; in the file's own size unless `resized`."""
+    def labels(self, index: int) -> Tensor:
+        """(h, w) train ids, uint8, 255 where ignored, in the file's own size."""
         sample = self.samples[index]
-        labels = torch.from_numpy(self.classes.train_ids(read_ids(sample.label), sample.label, sample.converted))
-        return self._resize(labels) if resized else labels
+        return torch.from_numpy(self.classes.train_ids(read_ids(sample.label), sample.label, sample.converted))
 
     def with_labels(self, index: int) -> tuple[Tensor, Tensor]:
         """Pixels (3, H, W) uint8 and labels (h, w) in their file's own size, which is that of the image's file.
@@ -58,17 +53,14 @@ class Domain:
         Raises:
             ValueError: the two files differ in size, see `check_size`.
         """
-        pixels, labels = self._own_pixels(index), self.labels(index, resized=False)
+        pixels, labels = self._own_pixels(index), self.labels(index)
         self.check_size(index, labels, (pixels.shape[1], pixels.shape[2]))
         return self._resize(pixels), labels
 
     def labelled(self, index: int) -> tuple[Tensor, Tensor]:
-        """Pixels (3, H, W) and labels (H, W), both resized. Raises: as `with_labels`."""
+        """Pixels (3, H, W) and labels (H, W), nearest, both resized. Raises: as `with_labels`."""
         pixels, labels = self.with_labels(index)
-        labels = self._resize(labels)
-        if labels.shape != pixels.shape[1:]:
-            labels = F.interpolate(labels[None, None], pixels.shape[1:], mode="nearest-exact")[0, 0]
-        return pixels, labels
+        return pixels, F.interpolate(labels[None, None], pixels.shape[1:], mode="nearest-exact")[0, 0]
 
     def check_size(self, index: int, labels: Tensor, expected: tuple[int, int] | None = None) -> None:
         """Raises ValueError where labels in their file's own size are not of their image's.
@@ -108,14 +100,12 @@ class Domain:
 
 
 def fit(x: Tensor, frame: tuple[int, int] | None, scale: float = 1.0) -> Tensor:
-    """Bytes (3, H, W), bilinear without smoothing, or labels (H, W), nearest: fitted into the frame and scaled."""
+    """Bytes (3, H, W), bilinear without smoothing, fitted into the frame and scaled."""
     own = (x.shape[-2], x.shape[-1])
     rows, cols = fitted(own, frame) if frame else own
     size = (round(rows * scale), round(cols * scale))
     if own == size:
         return x
-    if x.ndim == 2:
-        return F.interpolate(x[None, None], size, mode="nearest-exact")[0, 0]
     # bytes alone would be rounded twice, between rows and columns
     return F.interpolate(x[None].float(), size, mode="bilinear")[0].round_().byte()
 

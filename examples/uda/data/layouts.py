@@ -32,6 +32,7 @@ CONVERTED = "_labelTrainIds.png"
 # what network storage, macOS and Windows leave in folders, besides hidden files (Synology, QNAP)
 SYSTEM = {"@eadir", "@recycle", "#recycle", "#snapshot", "__macosx", "$recycle.bin", "system volume information"}
 SYSTEM |= {"@recently-snapshot", "lost+found", "__pycache__"}
+NO_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # that Pillow names, but cannot read by itself
 CLASSES_FORM = '{"classes": [{"name": "road", "ids": [7], "colour": [128, 64, 128]}, ...], "ignore": [0, ...]}'
 
 
@@ -178,7 +179,8 @@ def images_below(folder: Path) -> list[Path]:
 def image_endings() -> frozenset[str]:
     """The endings that Pillow opens, such as ".png"."""
     Image.init()
-    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+    kinds = Image.OPEN.keys() - NO_IMAGES
+    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in kinds)
 
 
 def files_like(root: Path, pattern: str) -> list[Path]:

@@ -179,6 +179,8 @@ def make_body(name: str, weights: str | None, **options: Any) -> tuple[Any, dict
 def _smp_url(name: str) -> str:
     from segmentation_models_pytorch.encoders import encoders
 
+    if name not in encoders:  # one of timm's, "tu-..."
+        return "them"
     settings = encoders[name]["pretrained_settings"]["imagenet"]
     return f"https://huggingface.co/{settings['repo_id']}/resolve/{settings['revision']}/model.safetensors"
 

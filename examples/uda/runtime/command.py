@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import faulthandler
 import os
+import re
 import signal
 import sys
 import traceback
@@ -86,10 +87,11 @@ def in_one_line(error: BaseException) -> str:
     """The message; of an error in a loader's process, what it was there."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if len(lines) > 1 and lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
-        return lines[-1].partition(": ")[2]
-    return " ".join(lines)
+    text = str(error)
+    if text.startswith("Caught ") and "DataLoader worker" in text:
+        text = re.split(r"(?m)^ .*\n", text)[-1]  # behind the traceback, whose lines are indented
+        text = text.partition(": ")[2] or text
+    return " ".join(text.split())
 
 
 def notes(error: BaseException) -> str:

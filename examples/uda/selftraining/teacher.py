@@ -74,26 +74,18 @@ def _switch_off_dropout(module: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-@torch.no_grad()
-def pseudo_label(logits: Tensor, threshold: float = 0.968) -> tuple[Tensor, Tensor]:
-    """Labels and confidence weights of a batch from the teacher's logits.
+def pseudo_label(probabilities: Tensor, threshold: float = 0.968) -> tuple[Tensor, Tensor]:
+    """Labels and confidence weights of a batch from the teacher's class probabilities.
 
     Args:
-        logits: (B, K, H, W), at the resolution of the labels wanted.
-        threshold: a pixel counts as confident where its highest softmax probability reaches this.
+        probabilities: (B, K, H, W), at the resolution of the labels wanted.
+        threshold: a pixel counts as confident where its highest probability reaches this.
 
     Returns:
         labels: (B, H, W) int64, the argmax.
-        weights: (B, H, W), the share of confident pixels in the whole batch at every pixel,
-            in the dtype of the logits but at least float32. One number per batch, given per pixel because margins
-            and ClassMix change it locally.
+        weights: (B, H, W), the share of confident pixels in the whole batch at every pixel. One number per batch,
+            given per pixel because margins and ClassMix change it locally.
     """
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    return confident_label(logits.to(dtype).softmax(dim=1), threshold)
-
-
-def confident_label(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """`pseudo_label` of probabilities (B, K, H, W)."""
     confidence, labels = probabilities.max(dim=1)  # (B, H, W) each
     share = (confidence >= threshold).sum().to(confidence) / labels.numel()  # no float64: not every device has it
     return labels, share.expand(labels.shape).clone()
@@ -112,15 +104,3 @@ def balance(weights: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     pixels = mean_over_ranks(torch.bincount(labels.flatten(), minlength=num_classes).to(weights))
     roots = pixels.sqrt()
     return weights * (pixels.sum() / roots.sum() / roots)[labels]
-
-
-@torch.no_grad()
-def mirrored_probabilities(logits: Tensor, mirrored: Tensor) -> Tensor:
-    """Class probabilities (B, K, H, W): the mean of those of images and of their mirror images (VFM-UDA).
-
-    Args:
-        logits, mirrored: (B, K, H, W), of the images as they are and flipped from left to right.
-    """
-    both = (logits, mirrored.flip(-1))
-    plain, turned = (x.to(torch.promote_types(x.dtype, torch.float32)).softmax(dim=1) for x in both)
-    return (plain + turned) / 2

@@ -180,6 +180,10 @@ class Settings:
     def uses_mrm(self) -> bool:
         return self.mrm_weight > 0 and self.method != "source-only"
 
+    def has_teacher(self, step: int) -> bool:
+        """Whether the run has a teacher at this step, counted from the first of --pretrain-iterations."""
+        return self.method != "source-only" and step >= self.pretrain_iterations
+
     @property
     def mrm_period(self) -> int:
         """Steps from one with MRM to the next; 1 where none has it, or all."""

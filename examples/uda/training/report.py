@@ -160,19 +160,19 @@ def smooth(values: list[float]) -> list[float]:
 
 @torch.no_grad()
 def draw_panel(run: Any, path: Path, count: int = 4) -> None:
-    """Target images: truth if there is any, pseudo-label, mask, predictions from rebuilt and from all features."""
+    """Target images: truth and pseudo-label if there are any, mask, predictions from rebuilt and from all features."""
     network, teacher, mrm = run.models.network.eval(), run.models.teacher.eval(), run.models.mrm
     classes, domain = run.models.classes, run.validation or run.target
     colours = classes.colours
     rows, seen = [], set()
     for index in np.linspace(0, len(domain) - 1, count).astype(int).tolist():
-        image = domain.image(index)
-        x = normalise(image)[None].to(run.device)
-        columns = {"image": (image * 255).round().byte().permute(1, 2, 0).numpy()}
+        pixels = domain.pixels(index)
+        x = normalise(pixels[None].float() / 255).to(run.device)
+        columns = {"image": pixels.permute(1, 2, 0).numpy()}
         if run.validation is not None:
-            columns["ground truth"] = colourise(domain.labels(index).numpy(), colours)
-        pseudo_label = teacher.predict(x)[0].argmax(0).cpu().numpy()
-        columns["pseudo-label"] = colourise(pseudo_label, colours)
+            columns["ground truth"] = colourise(domain.labelled(index)[1].numpy(), colours)
+        if run.settings.has_teacher(run.step):
+            columns["pseudo-label"] = in_colour(teacher.predict(x), colours)
         if mrm is not None:
             draws = generator(run.settings.seed, "panel", index)
             masks: list[Tensor] = []
@@ -187,9 +187,10 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
             veiled = np.where(mask.cpu().bool().numpy()[..., None], columns["image"] // 5 + 100, columns["image"])
             columns["mask"] = veiled.astype(np.uint8)
             columns["from masked features"] = in_colour(logits, colours)
-        columns["prediction"] = in_colour(network.predict(x), colours)
+        predicted = network.predict(x)
+        columns["prediction"] = in_colour(predicted, colours)
         rows.append(columns)
-        seen |= set(np.unique(pseudo_label).tolist())
+        seen |= set(predicted.argmax(1).unique().tolist())
     network.train()
     teacher.train()
     legend = {classes.names[k]: colours[k] / 255 for k in sorted(seen)}

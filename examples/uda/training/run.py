@@ -135,7 +135,7 @@ class Run:
             self.board.scalars(self.step, values)
 
     def evaluate(self) -> dict[str, Tensor]:
-        """Confusion matrices of student and teacher on the target's validation split; logs their mIoU.
+        """Confusion matrices of student and, where there is one, teacher on the target's validation split; logs their mIoU.
 
         Empty where the target has no labels.
         """
@@ -143,7 +143,7 @@ class Run:
             return {}
         self.average_buffers()
         networks, window = {"student": self.models.network}, self.settings.eval_window
-        if self.step >= self.settings.pretrain_iterations:  # there is no teacher before
+        if self.settings.has_teacher(self.step):
             networks["teacher"] = self.models.teacher
         with self.models.eager():
             confusions = {

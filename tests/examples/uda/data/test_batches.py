@@ -52,7 +52,7 @@ def test_the_random_choices_of_a_sample(scenes):
     for i in range(2):
         for name, domain, images in (("source", source, batch.source_images), ("target", target, batch.target_images)):
             gen = generator(3, name, 7, 4 + i)
-            image = domain.image(int(torch.randint(6, (), generator=gen)))
+            image = domain.pixels(int(torch.randint(6, (), generator=gen))).float() / 255
             image = image.flip(-1) if uniform(gen) < 0.5 else image
             assert torch.equal(images[i], normalise(image))
 
@@ -107,6 +107,7 @@ def test_rare_classes_are_drawn_and_shown(sparse, scenes):
     assert (evenly > 0).float().mean() < 0.4
     assert (by_class > 30).float().mean() > 0.8  # a single crop does so in one of five draws
     assert (by_class > 30).sum() > (car_pixels(rare=rare, min_crop_ratio=0) > 30).sum()
+    assert len(car_pixels(rare=rare, min_crop_ratio=1e6)) == 60, "redraws end where no crop has enough"
 
 
 def test_rare_class_samples_depend_on_seed_step_and_number_alone(sparse, scenes):

@@ -15,7 +15,7 @@ def test_raw_ids_become_train_ids_pixel_by_pixel(gta5):
     labels = domain.labels(0).flatten().tolist()
     expected = {c.raw_id: train for train, c in enumerate(CITYSCAPES)}
     assert labels == [expected.get(raw, IGNORE) for raw in [*range(35), *[255] * 5]]
-    assert torch.equal(domain.image(0), torch.full((3, 5, 8), 7 / 255))
+    assert torch.equal(domain.pixels(0), torch.full((3, 5, 8), 7, dtype=torch.uint8))
 
 
 def test_converted_labels_are_taken_as_they_are(gta5):
@@ -39,9 +39,9 @@ def test_the_embedded_scenes_have_their_real_ids(scenes):
 
 def test_resizing(gta5):
     domain = open_domain(f"gta5:{gta5}", size=(10, 16))
-    assert domain.image(0).shape == (3, 10, 16)
-    labels = domain.labels(0)
-    assert torch.equal(labels[::2, ::2], domain.labels(0, resized=False))  # nearest: no id that was not there
+    pixels, labels = domain.labelled(0)
+    assert pixels.shape == (3, 10, 16)
+    assert torch.equal(labels[::2, ::2], domain.labels(0))  # nearest: no id that was not there
 
 
 def test_resizing_keeps_proportions():
@@ -82,7 +82,7 @@ def test_missing_files_are_named(tmp_path, gta5):
 def test_bad_files_are_named(gta5):
     (gta5 / "images" / "00001.png").write_bytes(b"not a picture")
     with pytest.raises(ValueError, match=r"images/00001\.png: expected an image"):
-        open_domain(f"gta5:{gta5}").image(0)
+        open_domain(f"gta5:{gta5}").pixels(0)
     write(gta5 / "labels" / "00001.png", np.zeros((5, 8, 3), np.uint8))
     with pytest.raises(ValueError, match=r"labels/00001\.png: expected an 8-bit map of label ids.*got mode RGB"):
         open_domain(f"gta5:{gta5}").labels(0)

@@ -97,7 +97,7 @@ def test_training_images_need_no_labels(tmp_path, street):
     lay_out(tmp_path, "darkzurich", street)
     shutil.rmtree(tmp_path / "gt")
     domain = open_domain(f"darkzurich:{tmp_path}")
-    assert domain.image(0).shape == (3, 24, 48)
+    assert domain.pixels(0).shape == (3, 24, 48)
     with pytest.raises(
         FileNotFoundError, match=r"expected the labels of .*_rgb_anon\.png.*1 of 1 images have no labels"
     ):

@@ -77,7 +77,7 @@ def test_turned_photographs_fit_their_upright_labels(own, orientation, ending):
     assert errors.float().mean() < (4 if ending == ".jpg" else 1e-9)
     domain.check_size(0, labels)
     small = open_domain(f"folder:{own}", size=(8, 12))
-    assert small.image(0).shape == (3, 8, 12) and small.labelled(0)[1].shape == (8, 12)
+    assert small.pixels(0).shape == (3, 8, 12) and small.labelled(0)[1].shape == (8, 12)
     assert Batches(small, small, (8, 12), 1, 0)[0].source_images.shape == (1, 3, 8, 12)
 
 
@@ -87,7 +87,7 @@ def test_labels_that_lie_as_the_photograph_is_stored_are_refused(own, ending):
     write(own / "labels" / "a.png", np.ascontiguousarray(np.rot90(IDS)))
     domain = open_domain(f"folder:{own}")
     message = r"a\.png: expected labels of the image's size \(16, 24\), got \(24, 16\) \(.*images/a.* upright\)"
-    readers = (domain.with_labels, domain.labelled, lambda i: domain.check_size(i, domain.labels(i, resized=False)))
+    readers = (domain.with_labels, domain.labelled, lambda i: domain.check_size(i, domain.labels(i)))
     for read in readers:
         with pytest.raises(ValueError, match=message):
             read(0)
@@ -129,7 +129,7 @@ def test_deep_images_are_refused_wherever_they_are_read(own, make):
     make(own / "images" / "thermal.png")
     write(own / "labels" / "thermal.png", IDS)
     domain = open_domain(f"folder:{own}")
-    readers = (lambda: domain.image(0), lambda: domain.with_labels(0), lambda: Batches(domain, domain, (8, 8), 1, 0)[0])
+    readers = (lambda: domain.pixels(0), lambda: domain.with_labels(0), lambda: Batches(domain, domain, (8, 8), 1, 0)[0])
     for read in readers:
         with pytest.raises(ValueError, match=r"thermal\.png: expected 8 bits per channel, got .*convert all images"):
             read()

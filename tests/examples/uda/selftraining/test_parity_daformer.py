@@ -6,7 +6,7 @@ import pytest
 import torch
 from parity import Parity
 from uda.data.layouts import STREETS
-from uda.data.rare_class import class_probabilities
+from uda.data.rare_class import RareClassSampler
 from uda.selftraining.feature_distance import downscale_labels, feature_distance, thing_weights
 
 
@@ -22,9 +22,10 @@ def labels_of(daformer: Parity) -> torch.Tensor:
 @pytest.mark.parametrize("temperature", [0.01, 0.1])
 def test_class_probabilities(daformer: Parity, temperature: float) -> None:
     counts = {int(k): count for k, count in daformer.meta["rcs_pixel_counts"].items()}
-    classes, probabilities = class_probabilities(counts, temperature)
-    assert classes == daformer[f"rcs.classes.T{temperature}"].tolist()
-    error = (probabilities.double() - daformer[f"rcs.prob.T{temperature}"]).abs().max() / probabilities.std()
+    sampler = RareClassSampler([counts], temperature)
+    assert sampler.classes == daformer[f"rcs.classes.T{temperature}"].tolist()
+    error = (sampler.probabilities.double() - daformer[f"rcs.prob.T{temperature}"]).abs().max()
+    error /= sampler.probabilities.std()
     assert error < 1e-9
 
 

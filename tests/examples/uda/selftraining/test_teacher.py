@@ -7,10 +7,8 @@ import torch
 from torch import Tensor, nn
 from uda.selftraining.teacher import (
     balance,
-    confident_label,
     ema_alpha,
     make_teacher,
-    mirrored_probabilities,
     pseudo_label,
     update_teacher,
 )
@@ -100,7 +98,7 @@ def test_teacher_of_library_encoders(name: str) -> None:
 def test_pseudo_label_weight_is_the_share_of_confident_pixels() -> None:
     logits = torch.zeros(2, 3, 2, 2)
     logits[0, 2] = 20.0  # the first image is certain, the second is not
-    labels, weights = pseudo_label(logits, threshold=0.9)
+    labels, weights = pseudo_label(logits.softmax(1), threshold=0.9)
     assert labels.dtype == torch.int64
     assert labels.tolist() == [[[2, 2], [2, 2]], [[0, 0], [0, 0]]]
     assert weights.shape == (2, 2, 2)
@@ -108,15 +106,8 @@ def test_pseudo_label_weight_is_the_share_of_confident_pixels() -> None:
 
 
 def test_pseudo_label_counts_the_threshold_itself() -> None:
-    _, weights = pseudo_label(torch.zeros(1, 2, 1, 1, dtype=torch.float64), threshold=0.5)
+    _, weights = pseudo_label(torch.full((1, 2, 1, 1), 0.5), threshold=0.5)
     assert weights.item() == 1.0
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_pseudo_label_of_half_precision(dtype: torch.dtype) -> None:
-    _, weights = pseudo_label(torch.randn(1, 5, 32, 32).to(dtype) * 4)
-    assert weights.dtype == torch.float32
-    assert 0 < weights[0, 0, 0] < 1
 
 
 def test_pixels_of_rare_labels_weigh_more_and_all_as_much_as_before() -> None:
@@ -137,15 +128,3 @@ def test_buffers_are_averaged_where_wanted() -> None:
     assert teacher.running_mean.tolist() == [0.0, 0.0]
     update_teacher(teacher, student, 3, 0.9, buffers=True)  # a quarter of the way
     assert teacher.running_mean.tolist() == [1.0, 1.0]
-
-
-def test_mirrored_probabilities() -> None:
-    """The mean of softmax of both views, not softmax of the mean of logits."""
-    images = torch.randn(2, 3, 4, 6)
-    predict = lambda x: x * torch.arange(6.0)  # not the same from both sides  # noqa: E731
-    found = mirrored_probabilities(predict(images), predict(images.flip(-1)))
-    expected = (predict(images).softmax(1) + (images * torch.arange(6.0).flip(0)).softmax(1)) / 2
-    torch.testing.assert_close(found, expected)
-    labels, weights = confident_label(found, 0.7)
-    assert torch.equal(labels, found.argmax(1))
-    torch.testing.assert_close(weights, (found.amax(1) >= 0.7).float().mean().expand(2, 4, 6))
