@@ -82,7 +82,6 @@ def test_a_run_is_reproduced_exactly(run, tmp_path, capsys):
         assert (*result["size"],) == (40, 80)
     for text in (done.stdout, capsys.readouterr().out):
         assert f"{result_of(run)['miou']['student']:.2f}" in text
-        assert "left out: optimizers, mrm.* (" in text
         assert "\nmIoU" in text and " of 19 classes; neither labelled nor predicted: " in text
 
 
@@ -338,7 +337,7 @@ def test_a_run_without_a_teacher_yet(run, tmp_path):
     saved = torch.load(run.folder / "checkpoint.pt", weights_only=True) | {"step": 1}
     torch.save(saved, tmp_path / "early.pt")
     assert load_networks(tmp_path / "early.pt").networks.keys() == {"student"}
-    with pytest.raises(ValueError, match=r"early\.pt: has no teacher: it was saved at step 1 of training on the source alone"):
+    with pytest.raises(ValueError, match=r"early\.pt: has no teacher: it was saved at step 1 of training on the"):
         load_networks(tmp_path / "early.pt", ("teacher",))
 
 
@@ -383,7 +382,7 @@ def test_a_released_file_is_evaluated_and_predicts(released, scenes, tmp_path, c
     result = evaluate.main([str(released), *target, "--device", "cpu", "--save", str(tmp_path / "pictures")])
     assert result["miou"].keys() == {"student", "teacher"}
     assert (released.parent / "iter_40000-evaluation.json").exists()
-    assert "student and teacher; left out: imnet_model.* (" in capsys.readouterr().out
+    assert "released checkpoint, student and teacher" in capsys.readouterr().out
     image = open_domain(target[1], "val").samples[0].image
     words = ["--out", str(tmp_path), "--size", "64", "128", "--device", "cpu"]
     assert predict.main([str(released), str(image), *words]) == 0
@@ -430,7 +429,7 @@ def test_defaults_and_errors_of_released_files(released, tmp_path):
         load_networks(tmp_path / "student.pth", ("teacher",))
     short = {key: value for key, value in student.items() if not key.endswith("conv_seg.bias")}
     torch.save({"state_dict": short}, tmp_path / "short.pth")
-    with pytest.raises(ValueError, match=r"short\.pth: state_dict does not fit .*classify\.bias is missing"):
+    with pytest.raises(ValueError, match=r"short\.pth: state_dict does not fit .*Missing.*classify\.bias"):
         load_networks(tmp_path / "short.pth")
 
 

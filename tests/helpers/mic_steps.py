@@ -50,13 +50,7 @@ def build(parity: Parity, fill: str) -> HRDA:
     for module in network.modules():
         for rate in {"p", "drop_prob"} & vars(module).keys():
             setattr(module, rate, 0.0)
-    official = parity.weights("weights_student", fill)
-    counters = {
-        key.replace("encoder.body.", "backbone.").replace("decoder.", "decode_head."): value
-        for key, value in network.state_dict().items()
-        if key.endswith("num_batches_tracked")
-    }
-    load_released(network.double(), {**official, **counters})
+    load_released(network.double(), parity.weights("weights_student", fill))
     return network.train()
 
 

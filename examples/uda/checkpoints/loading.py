@@ -9,8 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ..data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES
 from ..networks.build import build_network
 from ..networks.hrda import HRDA
 from ..networks.segmentor import Segmentor
+from ..runtime.files import load_strictly
 from ..settings import Settings, settings_of
 from .files import read_checkpoint
 from .released import is_mmcv, is_vfm, load_released, read_weights_only, released_settings
@@ -38,7 +38,6 @@ class Loaded:
     path: the file.
     networks: "student" and "teacher", those asked for that it has, in eval mode, frozen, on the CPU.
     names, colours: of the classes, (K,) and (K, 3) bytes.
-    dropped: what the file holds besides and is left out on purpose, in words.
     size: (height, width) of the frame that target images are resized to fit before they are predicted; None: they
         are predicted as they are.
     window: side in pixels of the sliding windows of its evaluation; 0 for whole images.
@@ -49,15 +48,13 @@ class Loaded:
     networks: dict[str, Segmentor]
     names: list[str]
     colours: NDArray[np.uint8]
-    dropped: str
     size: tuple[int, int] | None
     window: int
     settings: Settings | None = None
 
     def __str__(self) -> str:
         kind = "released checkpoint" if self.settings is None else "checkpoint of a run"
-        left = f"; left out: {self.dropped}" if self.dropped else ""
-        return f"{self.path}: {kind}, {' and '.join(self.networks)}{left}"
+        return f"{self.path}: {kind}, {' and '.join(self.networks)}"
 
 
 def load_networks(path: str | Path, which: Sequence[str] = WHICH) -> Loaded:
@@ -111,68 +108,42 @@ def _of_run(file: Path, saved: dict[str, Any], which: Sequence[str]) -> Loaded:
     """Networks of a run's checkpoint.pt."""
     settings = settings_of(saved["settings"])
     classes = saved["classes"]
-    states: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": saved["teacher"]}
-    training = ("settings", "classes", "step", "processes", "samples", "scaler")
-    dropped = [str(key) for key in saved if key not in (*training, *WHICH)]
-    rebuilder = [key for key in saved["student"] if key.startswith("mrm.")]
-    if rebuilder:
-        dropped.append(f"mrm.* ({len(rebuilder)} entries of MRM, which only training needs)")
-    for key, value in saved["student"].items():
-        if key not in rebuilder:
-            states["student"][key.removeprefix("network.")] = value
-
+    # MRM's weights, which only training needs, are left out
+    student = {k.removeprefix("network."): v for k, v in saved["student"].items() if not k.startswith("mrm.")}
+    states = {"student": student, "teacher": saved["teacher"]}
     has_teacher = settings.has_teacher(saved["step"])
     if not has_teacher and list(which) == ["teacher"]:
         raise ValueError(f"has no teacher: it was saved at step {saved['step']} of training on the source alone")
-    wanted = [name for name in which if name == "student" or has_teacher]
-    dropped += [name for name in WHICH if name not in wanted]
     # the checkpoint brings all weights: no need to find those that training started from
     network = network_of(dataclasses.replace(settings, encoder_weights=""), len(classes["names"]))
-    return Loaded(
-        file,
-        {name: _filled(network, states[name], name) for name in wanted},
-        list(classes["names"]),
-        np.array(classes["colours"], dtype=np.uint8),
-        ", ".join(dropped),
-        settings.target_size,
-        settings.eval_window,
-        settings,
-    )
-
-
-def _filled(network: Segmentor, state: Mapping[str, Tensor], name: str) -> Segmentor:
-    """A copy of the network with these weights."""
-    network = copy.deepcopy(network)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reasons = [line.strip() for line in str(error).splitlines()[1:]]
-        raise ValueError(f"the {name} does not fit the network of its settings: {' '.join(reasons)[:400]}") from error
-    return network.eval().requires_grad_(False)
+    networks: dict[str, Segmentor] = {}
+    for name in which:
+        if name == "student" or has_teacher:
+            networks[name] = copy.deepcopy(network).eval().requires_grad_(False)
+            load_strictly(networks[name], states[name], f"the {name} does not fit the network of its settings")
+    names, colours = list(classes["names"]), np.array(classes["colours"], dtype=np.uint8)
+    return Loaded(file, networks, names, colours, settings.target_size, settings.eval_window, settings)
 
 
 def _released(file: Path, state: dict[str, Tensor], which: Sequence[str]) -> Loaded:
     """Networks of a released file: evaluated on Cityscapes at half size; HRDA's and VFM-UDA's at full size."""
     vfm = is_vfm(state)
     teacher = "network_ema" if vfm else "ema_model"
-    has_teacher = any(_model_of(key) == teacher for key in state)
+    has_teacher = any(key.removeprefix("module.").startswith(f"{teacher}.") for key in state)
     if not has_teacher and list(which) == ["teacher"]:
         raise ValueError(f"expected keys that start with '{teacher}.' for the teacher, found none")
     networks: dict[str, Segmentor] = {}
-    left = set(state)
     for name in which:
         if name == "student" or has_teacher:
             arguments = released_settings(state, name)
             if arguments["num_classes"] != len(CITYSCAPES_NAMES):
                 count = arguments["num_classes"]
                 raise ValueError(f"expected a network of Cityscapes' {len(CITYSCAPES_NAMES)} classes, got {count}")
-            network = build_network(**arguments)
-            left &= set(load_released(network, state, name))
-            networks[name] = network.eval().requires_grad_(False)
-    dropped = ", ".join(f"{model}.* ({n} entries)" for model, n in Counter(map(_model_of, sorted(left))).items())
+            networks[name] = build_network(**arguments).eval().requires_grad_(False)
+            load_released(networks[name], state, name)
     full_size = vfm or any(isinstance(network, HRDA) for network in networks.values())
     size, window = ((1024, 2048), 1024) if full_size else ((512, 1024), 0)
-    return Loaded(file, networks, CITYSCAPES_NAMES, CITYSCAPES_COLOURS, dropped, size, window)
+    return Loaded(file, networks, CITYSCAPES_NAMES, CITYSCAPES_COLOURS, size, window)
 
 
 def load_init(network: Segmentor, path: str) -> None:
@@ -186,11 +157,6 @@ def load_init(network: Segmentor, path: str) -> None:
         load_released(network, saved.get("state_dict", saved))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _model_of(key: str) -> str:
-    """model, ema_model or imnet_model, VFM-UDA's network or network_ema; of a bare model, backbone or decode_head."""
-    return key.removeprefix("module.").partition(".")[0]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

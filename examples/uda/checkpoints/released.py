@@ -2,7 +2,7 @@
 
     state = read_weights_only(Path("iter_40000.pth"))["state_dict"]
     network = build_network(**released_settings(state))
-    dropped = load_released(network, state)
+    load_released(network, state)
 
 None of mmcv, mmseg, Lightning and VFM-UDA's code is needed.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..runtime.files import read_tensors
+from ..runtime.files import load_strictly, read_tensors
 
 # Where the networks are in a file: of mmcv, of VFM-UDA.
 _PREFIXES = {"student": ("model.", "network."), "teacher": ("ema_model.", "network_ema.")}
@@ -106,7 +106,7 @@ def is_vfm(state_dict: Mapping[str, Any]) -> bool:
 
 def released_settings(state_dict: dict[str, Tensor], which: str = "student") -> dict[str, Any]:
     """The arguments of `build_network` for the network that a state dict belongs to."""
-    state, _ = from_released(state_dict, which)
+    state = from_released(state_dict, which)
     if is_vfm(state_dict):
         depth = len({key.split(".")[3] for key in state if key.startswith("encoder.body.blocks.")})
         width = state.get("encoder.body.norm.weight", torch.empty(0)).numel()
@@ -137,16 +137,13 @@ def rename(key: str, renames: list[tuple[str, str]] = _MMCV) -> str:
     return key
 
 
-def from_released(state_dict: dict[str, Tensor], which: str = "student") -> tuple[dict[str, Tensor], list[str]]:
-    """Pick one network out of a released state dict and rename its parameters.
+def from_released(state_dict: dict[str, Tensor], which: str = "student") -> dict[str, Tensor]:
+    """Pick one network out of a released state dict: our name -> tensor.
 
     Args:
         state_dict: the checkpoint's "state_dict", or the file's content itself.
         which: "student" (what the papers evaluate) or "teacher". An mmcv file of a bare model holds one network, which
             is taken as whichever is asked for.
-
-    Returns:
-        Our name -> tensor, and the names of other networks' entries, left out on purpose.
 
     Raises:
         ValueError: the file holds no such network, or a backbone that is not here.
@@ -160,12 +157,11 @@ def from_released(state_dict: dict[str, Tensor], which: str = "student") -> tupl
     chosen = {new.removeprefix(prefix): key for new, key in keys.items() if new.startswith(prefix)}
     if not chosen:
         raise ValueError(f"state_dict: expected keys that start with {prefix!r} for the {which}, found none")
-    dropped = sorted(set(state_dict) - set(chosen.values()))
     if vfm:
         again = chosen.get("token_masking.mask_token")  # the encoder's under a second name
         if again and torch.equal(state_dict[again], state_dict.get(f"{prefix}encoder.mask_token", torch.empty(0))):
             del chosen["token_masking.mask_token"]
-        return {rename(name, _VFM): state_dict[key] for name, key in chosen.items()}, dropped
+        return {rename(name, _VFM): state_dict[key] for name, key in chosen.items()}
     if any(name.startswith("backbone.stem.") for name in chosen):
         raise ValueError(
             "state_dict: holds a ResNetV1c, whose three-convolution stem segmentation_models_pytorch's ResNets lack; "
@@ -174,26 +170,13 @@ def from_released(state_dict: dict[str, Tensor], which: str = "student") -> tupl
     unknown = [name for name in chosen if not name.startswith(("backbone.", "decode_head."))]
     if unknown:
         raise ValueError(f"state_dict: expected names under backbone. and decode_head., got {unknown[:5]}")
-    return {rename(name): state_dict[key] for name, key in chosen.items()}, dropped
+    return {rename(name): state_dict[key] for name, key in chosen.items()}
 
 
-def load_released(network: nn.Module, state_dict: dict[str, Tensor], which: str = "student") -> list[str]:
-    """Load one network of a released state dict, strictly; returns the names dropped on purpose.
+def load_released(network: nn.Module, state_dict: dict[str, Tensor], which: str = "student") -> None:
+    """Load one network of a released state dict, strictly.
 
     Raises:
-        ValueError: a parameter of the network is missing, left over or of another shape; the message lists the first.
+        ValueError: a parameter of the network is missing, left over or of another shape.
     """
-    state, dropped = from_released(state_dict, which)
-    own = network.state_dict()
-    problems = [f"{key} is missing" for key in own if key not in state]
-    problems += [f"{key} has no place" for key in state if key not in own]
-    problems += [
-        f"{key} is {tuple(value.shape)} in place of {tuple(own[key].shape)}"
-        for key, value in state.items()
-        if key in own and own[key].shape != value.shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ValueError(f"state_dict does not fit the network: {'; '.join(problems[:5])}{more}")
-    network.load_state_dict(state)
-    return dropped
+    load_strictly(network, from_released(state_dict, which), "state_dict does not fit the network")

@@ -63,9 +63,9 @@ class Batches(Dataset[Batch]):
         margins: (top, bottom, left, right) pixels of target crops whose pseudo-labels are not trusted.
         margins_of_image: the margins are those of the whole, resized target image and are cropped with it (HRDA).
         rare: draws source images by the classes that they show (DAFormer); None draws them evenly.
-        min_crop_ratio: a crop is drawn anew, `REDRAWS` times at most, until it shows more than min_pixels * min_crop_ratio
-            pixels of the class that its image was drawn for; 0.5 in DAFormer, 2.0 in HRDA, whose crops are of larger
-            images; 0 takes the first crop.
+        min_crop_ratio: a crop is drawn anew, `REDRAWS` times at most, until it shows more than
+            min_pixels * min_crop_ratio pixels of the class that its image was drawn for; 0.5 in DAFormer, 2.0 in HRDA,
+            whose crops are of larger images; 0 takes the first crop.
         scale_jitter: images are resized by a factor from 1 - this to 1 + this before they are cropped, and margins of
             the image with them.
     """

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from ..runtime.files import mistaken_for, read_tensors
+from ..runtime.files import load_strictly, mistaken_for, read_tensors
 
 _LEVELS = 4
 _HUB = ("hub", "imagenet")  # weights of these names are fetched
@@ -75,15 +75,7 @@ def load_encoder_weights(encoder: nn.Module, path: str | Path) -> None:
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     for classifier in ("head.weight", "head.bias", "fc.weight", "fc.bias"):
         state.pop(classifier, None)
-    own = encoder.state_dict()
-    # older files lack BatchNorm's counters
-    state = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")} | state
-    shapes, found = ({key: value.shape for key, value in tensors.items()} for tensors in (own, state))
-    wrong = sorted(key for key in own.keys() | state.keys() if shapes.get(key) != found.get(key))
-    if wrong:
-        shown = ", ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else "")
-        raise ValueError(f"encoder weights: {path} does not fit the encoder in {len(wrong)} of its entries: {shown}")
-    nn.Module.load_state_dict(encoder, state)
+    load_strictly(encoder, state, f"encoder weights: {path} does not fit the encoder")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -108,3 +109,16 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
     except Exception as error:  # pickle, zipfile and torch raise errors of many kinds
         reason = str(error).strip().partition("\n")[0].partition(". ")[0][:160]
         raise ValueError(f"could not be read as a whole file of tensors ({type(error).__name__}: {reason})") from error
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Loads a state dict; counters of BatchNorm, which older files lack, stay as they are.
+
+    Raises:
+        ValueError: it does not fit; the line begins with `what` and lists the keys, as PyTorch does.
+    """
+    try:
+        nn.Module.load_state_dict(module, dict(state))  # smp's encoders have a looser one of their own
+    except RuntimeError as error:
+        reasons = " ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise ValueError(f"{what}: {reasons[:400]}") from error

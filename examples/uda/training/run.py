@@ -135,9 +135,9 @@ class Run:
             self.board.scalars(self.step, values)
 
     def evaluate(self) -> dict[str, Tensor]:
-        """Confusion matrices of student and, where there is one, teacher on the target's validation split; logs their mIoU.
+        """Confusion matrices on the target's validation split, of the student and the teacher; logs their mIoU.
 
-        Empty where the target has no labels.
+        None of the teacher where the run has none yet; empty where the target has no labels.
         """
         if self.validation is None:
             return {}

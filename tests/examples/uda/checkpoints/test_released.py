@@ -42,8 +42,7 @@ def test_every_key_of_a_released_checkpoint_has_its_place(
     if section == "B":  # the list gives the decoder alone; the encoder is that of A
         keys = {**{key: shape for key, shape in official_keys()["A"].items() if key.startswith("backbone.")}, **keys}
     network = build_network("mit_b5", hrda=hrda)
-    state, dropped = from_released({f"model.{key}": torch.empty(shape, device="meta") for key, shape in keys.items()})
-    assert not dropped
+    state = from_released({f"model.{key}": torch.empty(shape, device="meta") for key, shape in keys.items()})
     assert len(state) == len(keys)
     own = network.state_dict()
     assert {key: value.shape for key, value in state.items()} == {key: value.shape for key, value in own.items()}
@@ -59,13 +58,11 @@ def test_resnet_v1c_is_refused_with_the_reason() -> None:
 def test_student_and_teacher(prefix: str) -> None:
     network = build_network("mit_b0", num_classes=5, hrda=True, embed_dim=16)
     saved = {prefix + key: value for key, value in checkpoint(network).items()}
-    models = [("student", "model."), ("teacher", "ema_model.")]
-    for offset, (which, name) in enumerate(models):
+    for offset, which in enumerate(("student", "teacher")):
         target = build_network("mit_b0", num_classes=5, hrda=True, embed_dim=16)
-        dropped = load_released(target, saved, which)
+        load_released(target, saved, which)
         expected = network.decoder.head.classify.weight + offset
         assert torch.equal(target.decoder.head.classify.weight, expected)
-        assert set(dropped) == {key for key in saved if not key.startswith(prefix + name)}
 
 
 def test_a_bare_model_needs_no_prefix() -> None:
@@ -73,7 +70,7 @@ def test_a_bare_model_needs_no_prefix() -> None:
     saved = checkpoint(network)
     bare = {key.removeprefix("model."): value for key, value in saved.items() if key.startswith("model.")}
     target = build_network("mit_b0", num_classes=5, embed_dim=16)
-    assert load_released(target, bare) == []
+    load_released(target, bare)
     for key, value in target.state_dict().items():
         assert torch.equal(value, network.state_dict()[key]), key
 
@@ -112,8 +109,8 @@ def test_wrong_input() -> None:
         released_settings({"backbone.layer1.0.conv1.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"got \['neck\.weight'\]"):
         from_released({**only_student, "model.neck.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"decoder\.classify\.weight is \(5, 16, 1, 1\) in place of \(7, 16, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"size mismatch for decoder\.classify\.weight: .*\[5, 16.*\[7, 16"):
         load_released(build_network("mit_b0", num_classes=7, embed_dim=16), saved)
     short = {key: value for key, value in saved.items() if "conv_seg.bias" not in key}
-    with pytest.raises(ValueError, match=r"decoder\.classify\.bias is missing"):
+    with pytest.raises(ValueError, match=r"does not fit the network: Missing.*decoder\.classify\.bias"):
         load_released(network, short)

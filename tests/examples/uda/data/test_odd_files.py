@@ -129,10 +129,10 @@ def test_deep_images_are_refused_wherever_they_are_read(own, make):
     make(own / "images" / "thermal.png")
     write(own / "labels" / "thermal.png", IDS)
     domain = open_domain(f"folder:{own}")
-    readers = (lambda: domain.pixels(0), lambda: domain.with_labels(0), lambda: Batches(domain, domain, (8, 8), 1, 0)[0])
-    for read in readers:
+    batches = Batches(domain, domain, (8, 8), 1, 0)
+    for read in (domain.pixels, domain.with_labels, batches.__getitem__):
         with pytest.raises(ValueError, match=r"thermal\.png: expected 8 bits per channel, got .*convert all images"):
-            read()
+            read(0)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

@@ -14,6 +14,7 @@ from uda.networks.heads import DAFormerHead, DeepLabV2Head
 from uda.networks.hrda import HRDA, HRDAFeatures
 from uda.networks.segmentor import pixel_loss
 from uda.networks.sliding import Box, sliding_rows
+from uda.runtime.files import load_strictly
 
 pytest.importorskip("segmentation_models_pytorch")
 
@@ -21,19 +22,13 @@ pytest.importorskip("segmentation_models_pytorch")
 def load_head(head: nn.Module, official: dict[str, Tensor]) -> nn.Module:
     """Load a decoder's official weights by way of the checkpoint reader's names."""
     state = {rename(f"decode_head.{key}").removeprefix("decoder."): value for key, value in official.items()}
-    missing, unexpected = head.double().load_state_dict(state, strict=False)
-    assert not unexpected
-    assert all(key.endswith("num_batches_tracked") for key in missing)
+    load_strictly(head.double(), state, "the head")
     return head
 
 
 def load_network(network: nn.Module, official: dict[str, Tensor]) -> nn.Module:
-    """Load a network's official weights; the recipe leaves out BatchNorm's counters."""
-    own = {rename(key) for key in official}
-    counters = {key: value for key, value in network.state_dict().items() if key.endswith("num_batches_tracked")}
-    assert own | counters.keys() == network.state_dict().keys()
-    back = {key.replace("encoder.body.", "backbone.").replace("decoder.", "decode_head."): key for key in counters}
-    load_released(network.double(), {**official, **{new: counters[key] for new, key in back.items()}})
+    """Load a network's official weights, all of them but BatchNorm's counters, which the recipe leaves out."""
+    load_released(network.double(), official)
     return network
 
 

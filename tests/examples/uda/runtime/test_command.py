@@ -73,7 +73,8 @@ def test_notes_and_processes(capsys, monkeypatch):
 
 
 def test_an_error_of_a_loaders_process_is_what_it_was_there():
-    text = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File\n    raise\n"
+    text = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+    text += "  File\n    raise\n"
     assert explained(ValueError(text + "ValueError: a.png: expected an image: cut off\nand more\n")) == (
         "a.png: expected an image: cut off and more"
     )

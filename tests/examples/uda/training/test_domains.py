@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import train_dacs_mrm
-from uda.checkpoints.loading import load_networks
 from uda.settings import Settings
 from uda.training.domains import changed_samples, open_data
 from uda.training.loop import train
@@ -47,7 +46,6 @@ def test_changed_data_are_said_on_resuming(settings, scenes, tmp_path, capsys):
     run.save()
     run.lock.close()
     assert torch.load(run.folder / "checkpoint.pt", weights_only=True)["samples"]["source"][0].startswith("images/")
-    assert "samples" not in load_networks(run.folder).dropped
     for kind in ("images", "labels"):
         first, second, *_ = sorted((source / kind).iterdir())
         shutil.copy(first, source / kind / "new.png")
