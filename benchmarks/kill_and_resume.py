@@ -92,9 +92,9 @@ def kill(settings: Settings, draw: random.Random, *, writing: bool, world: int =
     folder = Path(settings.out)
     pids = run(settings, world, slow_disk=writing)
     part, moment = folder / "checkpoint-new.pt.tmp", draw.randrange(SCHEDULE["save_every"], STEPS - 4)
-    while lines(folder) < moment or not (folder / "checkpoint.pt").exists():
-        time.sleep(0.002)
-    while writing and not part.exists():
+    deadline = time.monotonic() + PATIENCE
+    while lines(folder) < moment or not (folder / "checkpoint.pt").exists() or (writing and not part.exists()):
+        assert time.monotonic() < deadline, "it never came to the moment at which it is killed"
         time.sleep(0.001)
     time.sleep(draw.uniform(0, 0.25))
     victim = pids[0] if writing else draw.choice(pids)  # the first one writes

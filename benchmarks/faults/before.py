@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 from PIL import Image
 from place import Place, earlier
 from runs import ENDED, Outcome, fault
+
+RESNET = ["--encoder", "resnet18", "--decoder", "deeplabv2"]
 
 
 class Code:
@@ -54,7 +57,7 @@ settings_faults()
 @fault("settings", "a hub that cannot be reached")
 def _(place: Place) -> Outcome:
     place.environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(place.root / "hub")}
-    words = ["--encoder", "resnet18", "--decoder", "deeplabv2", "--encoder-weights", "imagenet"]
+    words = [*RESNET, "--encoder-weights", "imagenet"]
     return place.train(*words).outcome()
 
 
@@ -249,7 +252,7 @@ def _(place: Place) -> Outcome:
 @fault("files that are something else", "a web page as `--encoder-weights`")
 def _(place: Place) -> Outcome:
     weights = download(place, PAGE, "resnet18.safetensors")
-    return place.train("--encoder", "resnet18", "--decoder", "deeplabv2", "--encoder-weights", weights).outcome()
+    return place.train(*RESNET, "--encoder-weights", weights).outcome()
 
 
 # files that run code when they are unpickled
@@ -273,27 +276,20 @@ def _(place: Place) -> Outcome:
     return checked(place, place.resume().outcome())
 
 
-@fault("files that run code", "as `--init`")
-def _(place: Place) -> Outcome:
-    return checked(place, place.train("--init", str(bait(place))).outcome())
+def given_bait(place: Place, words: list[str], name: str = "bait.pt", script: str = "train_mic_mrm.py") -> Outcome:
+    """Of a trainer whose last word is the file."""
+    return checked(place, place.train(*words, str(bait(place, name)), script=script).outcome())
 
 
-@fault("files that run code", "as `--encoder-weights`")
-def _(place: Place) -> Outcome:
-    words = ["--encoder", "resnet18", "--decoder", "deeplabv2", "--encoder-weights", str(bait(place))]
-    return checked(place, place.train(*words).outcome())
-
-
-@fault("files that run code", "as a ViT's `--encoder-weights`")
-def _(place: Place) -> Outcome:
-    words = ["--encoder", "vit_tiny_patch16_224", "--decoder", "light", "--encoder-weights", str(bait(place))]
-    return checked(place, place.train(*words, script="train_vfm_mrm.py").outcome())
-
-
-@fault("files that run code", "as `--init` of VFM-UDA's trainer")
-def _(place: Place) -> Outcome:
-    words = ["--encoder", "small_vit", "--decoder", "light", "--init", str(bait(place, "bait.ckpt"))]
-    return checked(place, place.train(*words, script="train_vfm_mrm.py").outcome())
+VFM, SMALL_VIT = "train_vfm_mrm.py", ["--encoder", "small_vit", "--decoder", "light"]
+TIMM_VIT = ["--encoder", "vit_tiny_patch16_224", "--decoder", "light"]
+for what, arguments in {
+    "as `--init`": {"words": ["--init"]},
+    "as `--encoder-weights`": {"words": [*RESNET, "--encoder-weights"]},
+    "as a ViT's `--encoder-weights`": {"words": [*TIMM_VIT, "--encoder-weights"], "script": VFM},
+    "as `--init` of VFM-UDA's trainer": {"words": [*SMALL_VIT, "--init"], "name": "bait.ckpt", "script": VFM},
+}.items():
+    fault("files that run code", what)(partial(given_bait, **arguments))
 
 
 @fault("files that run code", "given to evaluate.py")

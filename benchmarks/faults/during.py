@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def data_faults() -> None:
         for what, (kind, act) in harm.items():
 
             def provoke(place: Place, kind: str = kind, act: Any = act, workers: int = workers) -> Outcome:
-                run = place.train(workers=workers, iterations=500, own_data=True).until(steps=3)
+                run = place.train(workers=workers, iterations=500).until(steps=3)
                 for path in run.data.glob(f"gta5/{kind}/*.png"):
                     act(path)
                 return run.outcome()
@@ -48,25 +49,20 @@ def data_faults() -> None:
 data_faults()
 
 
-@fault("data, 0 workers", "images that a file server does not answer for, then SIGTERM")
-def _(place: Place) -> Outcome:
-    return never_answers(place, 0)
-
-
-@fault("data, 2 workers", "images that a file server does not answer for, then SIGTERM")
-def _(place: Place) -> Outcome:
-    return never_answers(place, 2)
-
-
 def never_answers(place: Place, workers: int) -> Outcome:
     """A named pipe that nobody writes to takes as long as a lost file server."""
-    run = place.train(workers=workers, iterations=500, own_data=True).until(steps=3)
+    run = place.train(workers=workers, iterations=500).until(steps=3)
     for path in run.data.glob("gta5/images/*.png"):
         path.unlink()
         os.mkfifo(path)
     time.sleep(3)
     run.signal(signal.SIGTERM)
     return run.outcome()
+
+
+for workers in (0, 2):
+    what = "images that a file server does not answer for, then SIGTERM"
+    fault(f"data, {workers} workers", what)(partial(never_answers, workers=workers))
 
 
 # shared memory
@@ -187,7 +183,7 @@ def _(place: Place) -> Outcome:
 
 @fault("processes", "one of two cannot read an image, under torchrun, 2 workers each")
 def _(place: Place) -> Outcome:
-    run = place.two(torchrun=True, workers=2, iterations=500, own_data=True).until(steps=3)
+    run = place.two(torchrun=True, workers=2, iterations=500).until(steps=3)
     for path in run.data.glob("gta5/images/*.png"):
         os.truncate(path, 100)
     return run.outcome()
@@ -272,7 +268,7 @@ def _(place: Place) -> Outcome:
 
 @fault("disks", "full when a checkpoint is written")
 def _(place: Place) -> Outcome:
-    run = place.train(iterations=500, disk=16).until(lambda: (place.disk / "run" / "checkpoint.pt").exists())
+    run = place.train(iterations=500, disk=16).until(steps=3)  # past the evaluation of step 1
     place.fill(leave=100_000)
     return run.outcome()
 
@@ -280,7 +276,7 @@ def _(place: Place) -> Outcome:
 @fault("disks", "full when metrics are written")
 def _(place: Place) -> Outcome:
     run = place.train("--save-every", "500", iterations=500, disk=64)
-    run.until(lambda: (place.disk / "run" / "checkpoint.pt").exists())
+    run.until(steps=3)  # past the evaluation of step 1
     place.fill()
     with (run.folder / "metrics.jsonl").open("ab") as file:  # what is left of its last block
         file.write(b"\n" * (-file.tell() % 4096))

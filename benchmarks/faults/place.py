@@ -63,7 +63,7 @@ class Place:
             line = ["unshare", "-m", "bash", "-c", mount, "bash", *line]
         if output:
             line = ["bash", "-c", f'"$@" {output}; exit ${{PIPESTATUS[0]}}', "bash", *line]
-        return Started(line, self, folder or self.root / "none", self.root / "scenes", **options)
+        return Started(line, self, folder or self.root / "none", **options)
 
     def words(self, *words: str, workers: int = 0, iterations: int = 6, val: int = 3, folder: Path) -> list[str]:
         source, target = self.scenes(val)
@@ -83,7 +83,6 @@ class Place:
         output: str = "",
         **more: Any,
     ) -> Started:
-        more.pop("own_data", None)  # every place has its own
         if disk:
             self.mount(disk)
         folder = out or (self.disk if disk else self.root) / "run"
@@ -98,19 +97,16 @@ class Place:
         return self.script(script, "--resume", str(folder), *words, folder=folder, user_rights=user_rights)
 
     def two(self, *words: str, torchrun: bool, **more: Any) -> Started:
-        more.pop("own_data", None)
         folder = self.root / "run"
         words = (str(ROOT / "examples" / "train_mic_mrm.py"), *self.words(*words, folder=folder, **more))
         if torchrun:
             line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
-            return Started(line, self, folder, self.root / "scenes")
+            return Started(line, self, folder)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
         ranks = [
-            Started(
-                [sys.executable, *words], self, folder, self.root / "scenes", environment=common | {"RANK": str(rank)}
-            )
+            Started([sys.executable, *words], self, folder, environment=common | {"RANK": str(rank)})
             for rank in range(2)
         ]
         ranks[0].others.append(ranks[1])

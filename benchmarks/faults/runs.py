@@ -61,8 +61,8 @@ def fault(group: str, what: str) -> Callable[[Provoke], Provoke]:
 class Started:
     """A script that runs, in a session of its own."""
 
-    def __init__(self, words: list[str], place: Any, folder: Path, data: Path, **options: Any) -> None:
-        self.folder, self.data, self.place = folder, data, place
+    def __init__(self, words: list[str], place: Any, folder: Path, **options: Any) -> None:
+        self.folder, self.data, self.place = folder, place.root / "scenes", place
         self.log = place.root / f"log{len(list(place.root.glob('log*')))}"
         environment = place.environment | options.pop("environment", {})
         self.process = subprocess.Popen(

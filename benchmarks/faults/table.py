@@ -31,24 +31,24 @@ from shared.provenance import made_by, provenance
 SLOW = 15.0  # seconds that a process may take to be gone
 
 
-def problems(row: dict[str, Any], start: float) -> list[str]:
-    """Why a fault is not met as it should be; `start`: seconds that a command takes to begin at all."""
+def problems(row: dict[str, Any]) -> list[str]:
+    """Why a fault is not met as it should be."""
     # status 0: it went on to its end
-    found = ["slow"] * (row["status"] != 0 and gone_after(row, start) > SLOW) + ["processes left"] * (row["left"] > 0)
+    found = ["slow"] * (row["status"] != 0 and gone_after(row) > SLOW) + ["processes left"] * (row["left"] > 0)
     found += ["traceback"] * row["line"].startswith("TRACEBACK") + ["nothing said"] * (not row["line"])
     found += ["status 0"] * (row["status"] == 0 and "using" not in row["line"] and ENDED not in row["kept"])
     return found + [word for word in ("LEFT", "THE CODE RAN") if word in row["kept"]]
 
 
-def gone_after(row: dict[str, Any], start: float) -> float:
+def gone_after(row: dict[str, Any]) -> float:
     """Seconds that the fault took, without those that a command takes to begin at all."""
-    return max(0.0, float(row["seconds"]) - start * row["from_start"])
+    return max(0.0, float(row["seconds"]) - row["start"] * row["from_start"])
 
 
 def table(results: dict[str, Any]) -> str:
     lines = ["| what happens | what is said | status | gone after | what is kept |", "|---|---|---|---|---|"]
     for row in results["faults"]:
-        what, kept, gone = f"{row['group']}: {row['what']}", row["kept"], gone_after(row, results["start"])
+        what, kept, gone = f"{row['group']}: {row['what']}", row["kept"], gone_after(row)
         lines.append(f"| {what} | {row['line'].replace('|', '/')} | {row['status']} | {gone:.1f} s | {kept} |")
     commits = sorted({row.get("commit", results["commit"]) for row in results["faults"]})
     wrong = [f"{row['what']} ({', '.join(row['problems'])})" for row in results["faults"] if row["problems"]]
@@ -57,7 +57,7 @@ def table(results: dict[str, Any]) -> str:
         "",
         f"{len(results['faults'])} faults. In the middle of a run ({len(running)} of them) seconds are counted from "
         f"the fault, the slowest {max(running, default=0):.1f} s; else from the start of the command, without "
-        f"the {results['start']:.1f} s that it takes to show its help. … is the folder that all is in.",
+        "the seconds that it takes to show its help. … is the folder that all is in.",
         "",
         f"Not met as they should be: {'; '.join(wrong)}." if wrong else "All are met in one line, without a hang.",
         "",
@@ -74,8 +74,8 @@ def provoke(fault: Fault, root: Path, ended: Path | None, start: float) -> dict[
         outcome = Outcome(f"TRACEBACK here: {error!r}", -1, 0.0, "", 0, False)
     finally:
         place.close()
-    row = {"group": fault.group, "what": fault.what, **dataclasses.asdict(outcome)}
-    return row | {"problems": problems(row, start)}
+    row = {"group": fault.group, "what": fault.what, "start": start, **dataclasses.asdict(outcome)}
+    return row | {"problems": problems(row)}
 
 
 def main() -> None:

@@ -65,7 +65,7 @@ def differences(checkout: Path, method: str, crop: int = 64) -> dict[str, float]
 
 
 def _differences(checkout: Path, method: str, crop: int) -> dict[str, float]:
-    uda, _ = build(checkout, method, "mit_b0", crop)
+    uda = build(checkout, method, crop)
     without_dropout(uda)
     uda.pseudo_threshold = THRESHOLD
     models, cfg = ours(uda, method, crop)

@@ -1,7 +1,6 @@
 """The published training code of DAFormer, HRDA and MIC: github.com/lhoyer/MIC, folder seg/.
 
-Nothing of it is here; these functions take a checkout. They import mmcv, and nothing of ours, only where they are
-called, so that a process which measures that code holds no more than it needs.
+Nothing of it is here; these functions take a checkout, and import mmcv where they are called.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 PATCH = Path(__file__).resolve().parents[2] / "examples" / "official_mic" / "mrm.patch"
@@ -34,13 +32,12 @@ def patched_copy(checkout: Path, folder: Path) -> Path:
     return folder
 
 
-def build(checkout: Path, method: str, encoder: str, crop: int) -> tuple[Any, torch.optim.Optimizer]:
-    """Networks with random weights, the teacher's and the ImageNet encoder's those of the student, and the optimiser.
+def build(checkout: Path, method: str, crop: int) -> Any:
+    """Networks of MiT-B0 with random weights, the teacher's and the ImageNet encoder's those of the student.
 
     Args:
         checkout: a folder with seg/ in it. One process can use one.
         method: "daformer", "hrda" or "mic", in the released configuration.
-        encoder: "mit_b0" to "mit_b5".
         crop: side in pixels of the training crops; HRDA's detail crops are half of it.
     """
     config = checkout / "seg" / "configs" / CONFIGS[method]
@@ -49,7 +46,6 @@ def build(checkout: Path, method: str, encoder: str, crop: int) -> tuple[Any, to
     sys.path.insert(0, str(checkout / "seg"))
     try:
         from mmcv import Config
-        from mmcv.runner import build_optimizer
         from mmseg.models.builder import build_train_model
     except ImportError as error:
         raise SystemExit(f"{error}: install what examples/official_mic/README.md lists") from error
@@ -57,8 +53,8 @@ def build(checkout: Path, method: str, encoder: str, crop: int) -> tuple[Any, to
     logging.disable(logging.INFO)
     cfg = Config.fromfile(str(config))
     cfg.model.pretrained = None
-    cfg.model.backbone.type = encoder
-    cfg.model.decode_head.in_channels = [32, 64, 160, 256] if encoder == "mit_b0" else [64, 128, 320, 512]
+    cfg.model.backbone.type = "mit_b0"
+    cfg.model.decode_head.in_channels = [32, 64, 160, 256]
     cfg.model.train_cfg.log_config = cfg.log_config
     if "hr_crop_size" in cfg.model:
         cfg.model.hr_crop_size = (crop // 2, crop // 2)
@@ -68,7 +64,7 @@ def build(checkout: Path, method: str, encoder: str, crop: int) -> tuple[Any, to
     uda.imnet_model.load_state_dict(uda.model.state_dict())
     uda.local_iter = 1  # no pictures are drawn
     uda.psweight_ignore_top = uda.psweight_ignore_bottom = 0  # the batch says where pseudo-labels are trusted
-    return uda.train(), build_optimizer(uda, cfg.optimizer)
+    return uda.train()
 
 
 def arguments(source: Tensor, labels: Tensor, target: Tensor, trusted: Tensor) -> dict[str, Any]:

@@ -43,19 +43,14 @@ def checkout() -> Path:
 
 
 @pytest.mark.slow
-def test_equal_to_our_trainer_and_timed(checkout, tmp_path):
+def test_equal_to_our_trainer(checkout):
     script = FOLDER.parents[1] / "benchmarks" / "official_mic.py"
-    options = {"encoder": "mit_b0", "crop": 64, "rounds": 1, "methods": "daformer", "device": "cpu", "out": tmp_path}
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-W", "ignore", str(script), str(checkout), *words]
+    command = [sys.executable, "-W", "ignore", str(script), str(checkout)]
     done = subprocess.run(command, text=True, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    table = (tmp_path / "official-mic-cpu.md").read_text()
     for method in ("daformer", "hrda", "mic"):
-        (row,) = re.findall(rf"^\| {method} \| (.*) \|$", table, re.MULTILINE)
+        (row,) = re.findall(rf"^\| {method} \| (.*) \|$", done.stdout, re.MULTILINE)
         assert all(float(error) < 1e-9 for error in row.split(" | ")), row
-    assert re.search(r"^\| daformer, mit_b0, 64 \| .* GiB \|$", table, re.MULTILINE)
-    assert "official_mic.py PATH/TO/MIC" in table
 
 
 (ON_A_GPU,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
