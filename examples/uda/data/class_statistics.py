@@ -1,7 +1,7 @@
 """Pixels per class in every image of a data set, for rare class sampling.
 
 They are counted once, which takes minutes for the large data sets, and kept in a file; or taken from the
-sample_class_stats.json or samples_with_class.json that DAFormer's conversion scripts left beside the data.
+sample_class_stats.json that DAFormer's conversion scripts left beside the data.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -54,28 +53,27 @@ def beside(domain: Domain) -> ImagePixels | None:
     Raises:
         ValueError: a file of another form, or with ids that are not train ids.
     """
-    for name, parse in (("sample_class_stats.json", by_sample), ("samples_with_class.json", by_class)):
-        path = domain.root / name
-        if not path.is_file():
-            continue
-        try:
-            by_file = parse(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: expected the statistics of DAFormer's conversion scripts: {error!r}") from error
-        strange = {k for counts in by_file.values() for k in counts} - set(range(len(domain.classes)))
-        if strange:
-            raise ValueError(f"{path}: expected train ids 0-{len(domain.classes) - 1}, got {min(strange)}")
-        keys = [key(sample.label.name) for sample in domain.samples]
-        known = sum(k in by_file for k in keys)
-        if len(set(keys)) < len(keys) or not (known == len(keys) or (known and parse is by_class)):
-            print(f"{path}: knows {known} of {len(keys)} samples, not used")
-            continue
-        pixels = [by_file.get(k, {}) for k in keys]
-        if wrong := disagreement(domain, pixels):
-            print(f"{path}: {wrong}; not used, delete it")
-            continue
-        return pixels
-    return None
+    path = domain.root / "sample_class_stats.json"
+    if not path.is_file():
+        return None
+    try:  # [{"0": pixels, ..., "file": path}, ...], one entry per label file
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        by_file = {key(e["file"]): {int(k): int(n) for k, n in e.items() if k != "file" and n} for e in entries}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected the statistics of DAFormer's conversion scripts: {error!r}") from error
+    strange = {k for counts in by_file.values() for k in counts} - set(range(len(domain.classes)))
+    if strange:
+        raise ValueError(f"{path}: expected train ids 0-{len(domain.classes) - 1}, got {min(strange)}")
+    keys = [key(sample.label.name) for sample in domain.samples]
+    known = sum(k in by_file for k in keys)
+    if known < len(keys) or len(set(keys)) < len(keys):
+        print(f"{path}: knows {known} of {len(keys)} samples, not used")
+        return None
+    pixels = [by_file[k] for k in keys]
+    if wrong := disagreement(domain, pixels):
+        print(f"{path}: {wrong}; not used, delete it")
+        return None
+    return pixels
 
 
 def disagreement(domain: Domain, pixels: ImagePixels) -> str:
@@ -116,20 +114,6 @@ def spread(samples: int, count: int) -> list[int]:
     """Up to `count` indices from the first sample to the last."""
     indices: list[int] = torch.linspace(0, samples - 1, min(count, samples)).long().tolist()
     return indices
-
-
-def by_sample(content: Any) -> dict[str, dict[int, int]]:
-    """[{"0": pixels, ..., "file": path}, ...], one entry per label file."""
-    return {key(entry["file"]): {int(k): int(n) for k, n in entry.items() if k != "file" and n} for entry in content}
-
-
-def by_class(content: Any) -> dict[str, dict[int, int]]:
-    """{"0": [[path, pixels], ...], ...}: files without any class are not in it."""
-    by_file: dict[str, dict[int, int]] = {}
-    for k, entries in content.items():
-        for file, n in entries:
-            by_file.setdefault(key(file), {})[int(k)] = int(n)
-    return by_file
 
 
 def key(file: str) -> str:

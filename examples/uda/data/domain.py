@@ -123,16 +123,10 @@ def open_domain(spec: str, split: str = "train", size: tuple[int, int] | None = 
         ValueError: no such layout.
         FileNotFoundError: the folder is not laid out so.
     """
-    layout, path = layout_and_path(spec)
-    return Domain(spec, *LAYOUTS[layout](Path(path).expanduser(), split), size)
-
-
-def layout_and_path(spec: str) -> tuple[str, str]:
-    """The two parts of LAYOUT:PATH; no file is looked for. Raises ValueError where it names no layout."""
     layout, colon, path = spec.partition(":")
     if not colon or layout not in LAYOUTS:
         raise ValueError(f"expected LAYOUT:PATH with LAYOUT one of {', '.join(LAYOUTS)}, got {spec!r}")
-    return layout, path
+    return Domain(spec, *LAYOUTS[layout](Path(path).expanduser(), split), size)
 
 
 def check_classes(source: Domain, target: Domain) -> None:

@@ -18,7 +18,7 @@ GRACE = 25.0  # seconds; torchrun kills its processes 30 s after it has asked th
 
 
 class Interrupts:
-    """Inside it a request to stop raises KeyboardInterrupt at once or, in `later`, is noted for the end of the step.
+    """Inside it a request to stop raises KeyboardInterrupt at once or, as `answering` says, is noted for later.
 
     A second one raises in any case. Where neither is answered in time, because the process hangs in a call that does
     not return (a lost file server, a process that no longer takes part), a thread ends the process.
@@ -51,18 +51,9 @@ class Interrupts:
         os.close(self._read)
 
     @contextmanager
-    def later(self) -> Iterator[None]:
-        """Inside it the first request is only noted."""
-        before, self.deferred = self.deferred, True
-        try:
-            yield
-        finally:
-            self.deferred = before
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Inside it, within `later`, a request raises again."""
-        before, self.deferred = self.deferred, False
+    def answering(self, later: bool) -> Iterator[None]:
+        """Inside it the first request is only noted, where `later`; else it raises at once."""
+        before, self.deferred = self.deferred, later
         try:
             yield
         finally:

@@ -42,11 +42,6 @@ class Meter:
         return {**pace, "GiB": memory}
 
 
-def in_short(values: dict[str, float]) -> dict[str, str]:
-    """`Meter.values` for a progress bar."""
-    return {name: f"{value:.3g}" for name, value in values.items()}
-
-
 def forget_peak(device: torch.device) -> None:
     """Starts `peak_memory` anew, on CUDA; elsewhere it stays that of the process.
 

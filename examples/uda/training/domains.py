@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..data.class_statistics import absent_classes
-from ..data.domain import Domain, check_classes, layout_and_path, open_domain
+from ..data.domain import Domain, check_classes, open_domain
 from ..runtime.processes import from_first, rank_and_world
 from ..settings import Settings
 
@@ -21,11 +21,6 @@ def open_data(settings: Settings) -> tuple[Domain, Domain, Domain | None]:
 
         from_first(lambda: write_scenes(Path(settings.scenes)))
         source, target = f"gta5:{settings.scenes}/gta5", f"cityscapes:{settings.scenes}/cityscapes"
-    for option, spec in (("--source", source), ("--target", target)):
-        try:
-            layout_and_path(spec)  # of both, before the files of one are looked for
-        except ValueError as error:
-            raise ValueError(f"{option}: {error}") from error
     labelled = opened("--source", source, settings.source_size)
     unlabelled = opened("--target", target, settings.target_size)
     check_classes(labelled, unlabelled)

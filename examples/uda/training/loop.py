@@ -10,7 +10,7 @@ from ..checkpoints.evaluation import mean_iou
 from ..data.batches import batches
 from ..runtime.command import note
 from ..runtime.interrupts import Interrupts
-from ..runtime.meter import Meter, in_short
+from ..runtime.meter import Meter
 from ..runtime.output import Progress, say
 from ..runtime.processes import rank_and_world, stop_processes
 from ..settings import Settings
@@ -49,7 +49,7 @@ def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
     started, first_step = time.perf_counter(), run.step
     loader = batches(data, run.step, run.total, settings.workers, pin=run.device.type == "cuda")
     bar = Progress(run.total, run.folder.name, done=run.step, silent=rank > 0)
-    with bar, closing(loader), stop.later():
+    with bar, closing(loader), stop.answering(later=True):
         evaluate_if_due(run, stop)  # a run can have been stopped in the middle of it
         began = time.perf_counter()
         for batch in loader:
@@ -64,7 +64,8 @@ def loop(run: Run, step_function: StepFunction, stop: Interrupts) -> None:
             values, stopped = watch.look(now=to_log or to_save or alone)
             if to_log:
                 cost = meter.values()
-                bar.show({key: f"{value:.3f}" for key, value in values.items()} | in_short(cost))
+                figures = {key: f"{value:.3f}" for key, value in values.items()}
+                bar.show(figures | {key: f"{value:.3g}" for key, value in cost.items()})
                 run.log(**values)
                 run.board.scalars(run.step, cost)
             stopped |= alone
@@ -91,7 +92,7 @@ def evaluate_if_due(run: Run, stop: Interrupts) -> bool:
     """Whether it was due; says what came out."""
     if not evaluation_due(run):
         return False
-    with stop.at_once():
+    with stop.answering(later=False):
         confusions = run.evaluate()
         if run.board.writer is not None:  # it takes a second or two, and nobody sees it elsewhere
             show_panel(run)

@@ -91,11 +91,6 @@ def test_statistics_beside_the_data_are_used(root, tmp_path, counted):
     write_stats(root, files=(1, 0))
     domain = open_domain(f"gta5:{root}")
     assert class_statistics(domain, tmp_path / "cache") == EXPECTED
-    zero, one = (f"labels/{k}_labelTrainIds.png" for k in (0, 1))
-    by_class = {"0": [[zero, 4], [one, 3]], "2": [[zero, 2]], "13": [[one, 3]], "3": []}
-    (root / "samples_with_class.json").write_text(json.dumps(by_class))
-    (root / "sample_class_stats.json").unlink()
-    assert class_statistics(domain, tmp_path / "cache") == EXPECTED
     assert not counted and not (tmp_path / "cache").exists()
 
 

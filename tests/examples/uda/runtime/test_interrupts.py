@@ -22,7 +22,7 @@ def ask() -> None:
 
 def test_a_first_request_waits_and_a_second_does_not():
     before = signal.getsignal(signal.SIGTERM)
-    with Interrupts() as stop, stop.later():
+    with Interrupts() as stop, stop.answering(later=True):
         ask()
         assert stop.asked
         stop.answered()
@@ -36,7 +36,7 @@ def test_outside_of_steps_it_raises_at_once():
         with pytest.raises(KeyboardInterrupt):
             ask()
         assert stop.asked
-    with Interrupts() as stop, stop.later(), stop.at_once(), pytest.raises(KeyboardInterrupt):
+    with Interrupts() as stop, stop.answering(True), stop.answering(False), pytest.raises(KeyboardInterrupt):
         ask()
 
 
@@ -54,7 +54,7 @@ sys.path.insert(0, {str(EXAMPLES)!r})
 from uda.runtime.interrupts import Interrupts
 lock = threading.Lock()
 lock.acquire()
-with Interrupts() as stop, stop.later():
+with Interrupts() as stop, stop.answering(later=True):
     stop.patience, stop.farewell = 0.3, lambda: "go on with --resume"
     print("ready", flush=True)
     {hang}
@@ -76,7 +76,7 @@ def test_what_is_said_does_not_keep_the_process(farewell, heard):
 import sys, time
 sys.path.insert(0, {str(EXAMPLES)!r})
 from uda.runtime.interrupts import Interrupts
-with Interrupts() as stop, stop.later():
+with Interrupts() as stop, stop.answering(later=True):
     stop.patience, stop.farewell = 0.3, lambda: "{farewell}"
     print("ready", flush=True)
     time.sleep(60)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from uda.runtime.meter import GIB, Meter, in_short
+from uda.runtime.meter import GIB, Meter
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 
@@ -24,7 +24,6 @@ def test_pace_leaves_out_what_is_no_step(monkeypatch):
     now[0] += 2
     meter.tick()
     assert meter.values()["images/s"] == pytest.approx(4)
-    assert in_short({"images/s": 4.0, "GiB": 1.2345}) == {"images/s": "4", "GiB": "1.23"}
 
 
 def test_pace_is_that_since_it_was_last_asked_for(monkeypatch):

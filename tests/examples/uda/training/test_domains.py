@@ -14,11 +14,13 @@ from uda.training.loop import train
 from uda.training.run import Run
 
 
-def test_layouts_are_known_before_files_are_looked_for():
-    with pytest.raises(ValueError, match=r"^--target: expected LAYOUT:PATH with LAYOUT one of gta5, .*, got 'gta7:b'"):
-        open_data(Settings(source="gta5:/nonexistent", target="gta7:b"))
-    with pytest.raises(ValueError, match=r"^--source: expected LAYOUT:PATH .*, got 'a'"):
-        open_data(Settings(source="a", target="cityscapes:b"))
+def test_errors_name_the_option(scenes):
+    with pytest.raises(
+        ValueError, match=r"^--target gta7:b: expected LAYOUT:PATH with LAYOUT one of gta5, .*"
+    ):
+        open_data(Settings(source=f"gta5:{scenes[0]}", target="gta7:b"))
+    with pytest.raises(FileNotFoundError, match=r"^--source gta5:/nonexistent: /nonexistent: no such folder"):
+        open_data(Settings(source="gta5:/nonexistent", target="cityscapes:b"))
 
 
 @pytest.mark.parametrize(
