@@ -67,9 +67,10 @@ class Arm:
     each_pixel: bool = False
     oracle: bool = False
 
-    def but(self, settings: dict[str, Any]) -> Arm:
-        """The same with other settings."""
-        return replace(self, settings=self.settings | settings)
+    def but(self, settings: dict[str, Any], **changes: Any) -> Arm:
+        """The same with other settings and other parts of its `change`."""
+        change = replace(self.change, **changes) if self.change and changes else self.change
+        return replace(self, settings=self.settings | settings, change=change)
 
 
 def no_transformer(mrm: MRM) -> None:
@@ -125,6 +126,9 @@ ARMS |= {f"dacs, balanced+{name}": arm.but(BALANCE) for name, arm in PASSES.item
 BALANCED = ["dacs, balanced", "dacs, balanced+mrm"]
 # the control of the arm that was above the baseline: its weights in DACS's own pass, without MRM
 ARMS["dacs, balanced, each pixel"] = replace(ARMS["dacs, balanced"], each_pixel=True)
+# and in the passes that hide without rebuilding, or hide nothing
+for name in ("mask only", "nothing masked"):
+    ARMS[f"dacs, balanced+{name}, each pixel"] = ARMS[f"dacs, balanced+{name}"].but({}, inputs=steps.each_pixel)
 SLOW = {f"{name}, slow teacher": ARMS[name].but({"alpha": 0.999}) for name in BALANCED}
 # noise put into the pseudo-labels on purpose
 NOISY = {f"{name}, noise 0.3": replace(ARMS[name], noise=0.3) for name in BALANCED}
@@ -141,6 +145,7 @@ ARMS |= MIC
 BOTH = ["drawn-camvid", "camvid-idd"]
 SCENES = ["scenes", "scenes-near", "scenes-far"]
 EACH_PIXEL = ["dacs, balanced+mrm, each pixel", "dacs, balanced, each pixel"]
+EACH_PIXEL_CONTROLS = [f"dacs, balanced+{name}, each pixel" for name in ("nothing masked", "mask only")]
 TRIED = ["augmented", "each pixel", "soft", "joined with mixed", "grid 12 x 16"]  # on seed 0
 TO_TRY = [f"dacs, balanced+mrm, {name}" for name in HELP if name not in TRIED]
 
@@ -153,7 +158,9 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 # (pair, arms, seeds), in the order in which they are made; PLAN.md says what each is for. A seed's arms follow each
 # other, so that they are made on one machine: on another kind of processor a seed gives another start
 QUEUE: list[tuple[str, list[str], list[int]]] = [
-    *blocks(BOTH, [*BALANCED, *EACH_PIXEL], [207, 208, 209]),
+    *blocks(BOTH, [*BALANCED, *EACH_PIXEL], [207, 208]),
+    *blocks(BOTH, ["dacs, balanced, MRM's time", *EACH_PIXEL_CONTROLS], [207, 208]),
+    *blocks(BOTH, [*BALANCED, *EACH_PIXEL], [209]),
     *blocks(["camvid-idd"], [*BALANCED, *TO_TRY, *SLOW], [100]),
     *blocks(["eighth-camvid"], ["source only", "dacs", *BALANCED], [201, 202, 203]),
     *blocks(SCENES, BALANCED, [0, 100]),
@@ -170,6 +177,6 @@ CONTRASTS += [(arm, BASE) for arm in ARMS if arm.startswith(f"{BASE}+")]
 CONTRASTS += [(arm, f"{BASE}, MRM's time") for arm in ARMS if arm.startswith(f"{BASE}+")]
 CONTRASTS += [(arm, f"{BASE}+mrm") for arm in ARMS if arm.startswith(f"{BASE}+") and arm != f"{BASE}+mrm"]
 CONTRASTS += [(f"{BASE}+mrm, {also}", f"{BASE}, {also}") for also in ("slow teacher", "noise 0.3")]
-CONTRASTS += [(arm, f"{BASE}, each pixel") for arm in EACH_PIXEL if "mrm" in arm]
+CONTRASTS += [(EACH_PIXEL[0], arm) for arm in [f"{BASE}, each pixel", *EACH_PIXEL_CONTROLS]]
 CONTRASTS += [(arm, "mic, balanced") for arm in MIC if arm != "mic, balanced"]
 CONTRASTS += [("dacs", "source only")]
