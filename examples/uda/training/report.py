@@ -200,11 +200,14 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
 def save_panel(rows: list[dict[str, NDArray[np.uint8]]], legend: dict[str, NDArray[np.float64]], path: Path) -> None:
     """A grid of pictures with a title per column and the classes' colours below."""
     height, width = next(iter(rows[0].values())).shape[:2]
-    cell = 2.6
+    cell = 2.6  # inches
+    width_of_all = cell * len(rows[0])
+    columns = max(1, int(width_of_all / 1.5))  # of the legend
+    lines = -(-len(legend) // columns)
     figure, axes = plt.subplots(
         len(rows),
         len(rows[0]),
-        figsize=(cell * len(rows[0]), (cell * height / width + 0.06) * len(rows) + 0.7),
+        figsize=(width_of_all, (cell * height / width + 0.06) * len(rows) + 0.5 + 0.2 * lines),
         squeeze=False,
         layout="constrained",
     )
@@ -215,7 +218,7 @@ def save_panel(rows: list[dict[str, NDArray[np.uint8]]], legend: dict[str, NDArr
     for ax, title in zip(axes[0], rows[0]):
         ax.set_title(title, fontsize=11)
     patches = [Rectangle((0, 0), 1, 1, color=colour) for colour in legend.values()]
-    names = figure.legend(patches, list(legend), loc="outside lower center", ncols=10, frameon=False, fontsize=10)
+    names = figure.legend(patches, list(legend), loc="outside lower center", ncols=columns, frameon=False, fontsize=10)
     for text in names.get_texts():
         text.set_parse_math(False)  # a name may hold dollars
     with warnings.catch_warnings():
