@@ -2,7 +2,8 @@
 
     python benchmarks/photographs/prepare.py drawn-camvid --camvid PATH    # makes what is missing, prints the command
 
-The command has the settings of the pair in arms.py. The trainer decodes images anew in every step, which takes longer.
+The command has the settings of the pair in arms.py, balanced labels and MRM; `--mrm-weight 0` at its end leaves MRM
+out. The trainer decodes images anew in every step, which takes longer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from arms import Arm
+from arms import ARMS
 from data import PAIRS
 from single import add_places, given, settings_of
 from trainers import ROOT, Settings, option, preset_values
@@ -42,7 +43,7 @@ def main() -> None:
     add_places(parser)
     args = parser.parse_args()
     work = args.work.resolve()
-    settings = settings_of(args.pair, Arm(), 0, work, args.camvid, args.idd, **given(args.set))
+    settings = settings_of(args.pair, ARMS["dacs, balanced+mrm"], 0, work, args.camvid, args.idd, **given(args.set))
     trainer = Path("examples") / "train_dacs_mrm.py"
     print(shlex.join(["python", str(trainer), *(word.replace(f"{ROOT}/", "") for word in words_of(settings))]))
 

@@ -36,7 +36,8 @@ def placeholders(tmp_path, monkeypatch):
         (tmp_path / name).mkdir(parents=True)
     for run in ("mic+mrm-seed0", "dacs+mrm-seed0", "mine"):
         (tmp_path / "runs" / run).mkdir(parents=True)
-        Settings(method=run.partition("+")[0].replace("mine", "mic")).save(tmp_path / "runs" / run / "settings.json")
+        settings = Settings(method=run.partition("+")[0].replace("mine", "mic"))
+        (tmp_path / "runs" / run / "settings.json").write_text(settings.text())
     monkeypatch.chdir(tmp_path)
 
 

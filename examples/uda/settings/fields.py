@@ -173,9 +173,6 @@ class Settings:
         """As settings.json holds them."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
-    def save(self, path: Path) -> None:
-        path.write_text(self.text(), encoding="utf-8")
-
     @property
     def uses_mrm(self) -> bool:
         return self.mrm_weight > 0 and self.method != "source-only"

@@ -10,7 +10,7 @@ from uda.settings import Settings, parse
 
 @pytest.fixture
 def run(tmp_path):
-    Settings(out="runs/earlier", seed=7, crop=(48, 96)).save(tmp_path / "settings.json")
+    (tmp_path / "settings.json").write_text(Settings(out="runs/earlier", seed=7, crop=(48, 96)).text())
     return tmp_path
 
 

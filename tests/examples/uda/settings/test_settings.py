@@ -66,7 +66,7 @@ def test_contradictions(monkeypatch, capsys, words, message):
 
 
 def test_the_dacs_trainer_sends_to_the_other(monkeypatch, capsys, tmp_path):
-    Settings(method="mic").save(tmp_path / "settings.json")
+    (tmp_path / "settings.json").write_text(Settings(method="mic").text())
     for words in (["--resume", str(tmp_path)], ["--hrda"]):
         with pytest.raises(SystemExit):
             parsed(monkeypatch, *words, methods=DACS, mrm_on=("target", "source", "both"))

@@ -15,9 +15,7 @@ from uda.training.run import Run
 
 
 def test_errors_name_the_option(scenes):
-    with pytest.raises(
-        ValueError, match=r"^--target gta7:b: expected LAYOUT:PATH with LAYOUT one of gta5, .*"
-    ):
+    with pytest.raises(ValueError, match=r"^--target gta7:b: expected LAYOUT:PATH with LAYOUT one of gta5, .*"):
         open_data(Settings(source=f"gta5:{scenes[0]}", target="gta7:b"))
     with pytest.raises(FileNotFoundError, match=r"^--source gta5:/nonexistent: /nonexistent: no such folder"):
         open_data(Settings(source="gta5:/nonexistent", target="cityscapes:b"))
