@@ -171,12 +171,11 @@ QUEUE: list[tuple[str, list[str], list[int]]] = [
 ]
 
 # (a, b): a - b is reported where both have runs
-BASE = "dacs, balanced"
-CONTRASTS = [(arm, "dacs") for arm in ARMS if arm.startswith("dacs") and arm != "dacs"]
-CONTRASTS += [(arm, BASE) for arm in ARMS if arm.startswith(f"{BASE}+")]
-CONTRASTS += [(arm, f"{BASE}, MRM's time") for arm in ARMS if arm.startswith(f"{BASE}+")]
-CONTRASTS += [(arm, f"{BASE}+mrm") for arm in ARMS if arm.startswith(f"{BASE}+") and arm != f"{BASE}+mrm"]
-CONTRASTS += [(f"{BASE}+mrm, {also}", f"{BASE}, {also}") for also in ("slow teacher", "noise 0.3")]
-CONTRASTS += [(EACH_PIXEL[0], arm) for arm in [f"{BASE}, each pixel", *EACH_PIXEL_CONTROLS]]
+BASE, MRM_ON_IT = BALANCED
+CONTRASTS = [("dacs", "source only"), *((arm, "dacs") for arm in ARMS if arm.startswith("dacs+")), (BASE, "dacs")]
+CONTRASTS += [(arm, BASE) for arm in ARMS if arm.startswith((f"{BASE}+", f"{BASE},"))]
+CONTRASTS += [(arm, f"{BASE}, MRM's time") for arm in (MRM_ON_IT, EACH_PIXEL[0])]
+CONTRASTS += [(MRM_ON_IT, arm) for arm in CONTROLS[1:]]
+CONTRASTS += [(EACH_PIXEL[0], arm) for arm in (MRM_ON_IT, EACH_PIXEL[1], *EACH_PIXEL_CONTROLS)]
+CONTRASTS += [(f"{MRM_ON_IT}, {also}", f"{BASE}, {also}") for also in ("slow teacher", "noise 0.3")]
 CONTRASTS += [(arm, "mic, balanced") for arm in MIC if arm != "mic, balanced"]
-CONTRASTS += [("dacs", "source only")]
