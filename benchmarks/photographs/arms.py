@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import steps
-from steps import Change
+from steps import Change, Weigh
 from torch import nn
 
 from mrm_loss import MRM
@@ -54,7 +55,7 @@ class Arm:
     change: the pass beside DACS's own; None: none, or in MIC the trainer's.
     before: changes MRM before training.
     longer: factor on the steps of self-training.
-    noise, each_pixel: see `steps.dacs_step`.
+    noise, weigh: see `steps.dacs_step`.
     oracle: trains on the target's own labels.
     """
 
@@ -64,7 +65,7 @@ class Arm:
     before: Callable[[MRM], None] | None = None
     longer: float = 1.0
     noise: float = 0.0
-    each_pixel: bool = False
+    weigh: Weigh | None = None
     oracle: bool = False
 
     def but(self, settings: dict[str, Any], **changes: Any) -> Arm:
@@ -99,9 +100,11 @@ PASSES = {
     "no transformer": Arm(change=Change(), before=no_transformer),
 }
 PASSES["mrm, augmented"] = PASSES["mrm"].but(AUGMENT)
+EACH = partial(steps.weighed, weigh=steps.each_pixel)
 # what might make it help
 HELP = {
-    "each pixel": Arm(change=Change(inputs=steps.each_pixel)),
+    "each pixel": Arm(change=Change(inputs=EACH)),
+    "surest": Arm(change=Change(inputs=partial(steps.weighed, weigh=steps.surest))),
     "soft": Arm(change=Change(loss=steps.soft)),
     "ramp": Arm(change=Change(factor=steps.ramp)),
     "delayed": Arm(change=Change(factor=steps.delayed)),
@@ -124,11 +127,12 @@ ARMS |= {f"dacs+{name}": PASSES[name] for name in ("mrm", "mask only", "mrm, aug
 ARMS |= {f"dacs, balanced{rest}": ARMS[f"dacs{rest}"].but(BALANCE) for rest in ("", ", MRM's time")}
 ARMS |= {f"dacs, balanced+{name}": arm.but(BALANCE) for name, arm in PASSES.items()}
 BALANCED = ["dacs, balanced", "dacs, balanced+mrm"]
-# the control of the arm that was above the baseline: its weights in DACS's own pass, without MRM
-ARMS["dacs, balanced, each pixel"] = replace(ARMS["dacs, balanced"], each_pixel=True)
+# controls of weights pixel by pixel: in DACS's own pass, without MRM
+ARMS["dacs, balanced, each pixel"] = replace(ARMS["dacs, balanced"], weigh=steps.each_pixel)
+ARMS["dacs, balanced, surest"] = replace(ARMS["dacs, balanced"], weigh=steps.surest)
 # and in the passes that hide without rebuilding, or hide nothing
 for name in ("mask only", "nothing masked"):
-    ARMS[f"dacs, balanced+{name}, each pixel"] = ARMS[f"dacs, balanced+{name}"].but({}, inputs=steps.each_pixel)
+    ARMS[f"dacs, balanced+{name}, each pixel"] = ARMS[f"dacs, balanced+{name}"].but({}, inputs=EACH)
 SLOW = {f"{name}, slow teacher": ARMS[name].but({"alpha": 0.999}) for name in BALANCED}
 # noise put into the pseudo-labels on purpose
 NOISY = {f"{name}, noise 0.3": replace(ARMS[name], noise=0.3) for name in BALANCED}

@@ -44,6 +44,7 @@ class Now:
 
 
 Inputs = Callable[[Now], tuple[Tensor, Tensor, Tensor]]
+Weigh = Callable[[Tensor, float], Tensor]  # the teacher's probabilities (B, K, H, W) and the threshold -> (B, H, W)
 Fill = Callable[[Now, Levels, Tensor], Levels]
 
 
@@ -56,15 +57,37 @@ def target(now: Now) -> tuple[Tensor, Tensor, Tensor]:
     return (now.draws.colours("mrm", images) if now.cfg.mrm_augment else images), labels, weights
 
 
-def each_pixel(now: Now) -> tuple[Tensor, Tensor, Tensor]:
-    """The target images; pixels weigh 1 from the threshold on, else 0 (FixMatch, UniMatch)."""
+def weighed(now: Now, weigh: Weigh) -> tuple[Tensor, Tensor, Tensor]:
+    """The target images with weights pixel by pixel."""
     images, labels, _ = target(now)
-    return images, labels, (now.probabilities.amax(1) >= now.cfg.threshold).float() * now.trusted
+    return images, labels, weigh(now.probabilities, now.cfg.threshold) * now.trusted
 
 
 def mixed(now: Now) -> tuple[Tensor, Tensor, Tensor]:
     """DACS's mixed images, whose source pixels have true labels."""
     return now.mixed
+
+
+# --- weights of target pixels by how sure the teacher is
+
+
+def each_pixel(probabilities: Tensor, threshold: float) -> Tensor:
+    """1 from the threshold on, else 0 (FixMatch, UniMatch)."""
+    return (probabilities.amax(1) >= threshold).float()
+
+
+def surest(probabilities: Tensor, threshold: float) -> Tensor:
+    """1 for the surest pixels of each class, in all as many as reach the threshold, else 0 (as in CBST)."""
+    confidence, labels = probabilities.max(1)
+    share = (confidence >= threshold).float().mean()
+    order = confidence.flatten().argsort(descending=True)
+    order = order[labels.flatten()[order].argsort(stable=True)]  # label by label, in each from the surest on
+    pixels = labels.flatten().bincount(minlength=probabilities.shape[1])
+    sorted_labels = labels.flatten()[order]
+    rank = torch.arange(len(order)) - (pixels.cumsum(0) - pixels)[sorted_labels]
+    weights = torch.zeros(len(order))
+    weights[order] = (rank < share * pixels[sorted_labels]).float()
+    return weights.view_as(confidence)
 
 
 # --- what stands in the masked cells
@@ -193,14 +216,14 @@ def dacs_step(
     draws: Draws,
     change: Change | None = None,
     noise: float = 0.0,
-    each_pixel: bool = False,
+    weigh: Weigh | None = None,
 ) -> dict[str, Tensor]:
     """One step of DACS.
 
     Args:
         change: the pass beside it; None: DACS alone.
         noise: share of the pseudo-labels' blocks that get a class at random, for all passes.
-        each_pixel: whether target pixels weigh 1 from the threshold on, else 0, in place of one weight for all.
+        weigh: the weights of target pixels in place of one weight for all, the share of confident ones.
     """
     network, teacher = models.network, models.teacher
     if step < 0 or cfg.method == "source-only":
@@ -215,7 +238,7 @@ def dacs_step(
     on_source = pixel_loss(network.decoder(network.encoder(batch.source_images)), batch.source_labels)
     on_source.backward()
 
-    # pseudo-labels of the target; one weight for all of it, the share of confident pixels, unless `each_pixel`
+    # pseudo-labels of the target; one weight for all of it, the share of confident pixels, unless `weigh`
     with torch.no_grad():
         probabilities = teacher.predict(batch.target_images).softmax(1)
     confidence, labels = probabilities.max(1)
@@ -225,7 +248,7 @@ def dacs_step(
     trust, trusted = (confident.mean() * batch.target_trusted).mean(), batch.target_trusted
     if cfg.balance_labels:
         trusted = balance(trusted, labels, probabilities.shape[1])
-    weights = (confident if each_pixel else confident.mean()) * trusted
+    weights = (weigh(probabilities, cfg.threshold) if weigh else confident.mean()) * trusted
 
     # ClassMix: half of each source image's classes, pasted on the target
     pasted = draws.pasted(batch.source_labels)

@@ -201,7 +201,14 @@ def test_each_pixel_counts_confident_ones_alone():
     cfg = trainers.Settings(mrm_augment=False, threshold=0.968)
     both = torch.zeros(1, 3, 1, 2), probabilities.argmax(1), torch.full((1, 1, 2), 0.5)
     now = steps.Now(0, None, cfg, None, both, both, probabilities, torch.ones(1, 1, 2))
-    assert steps.each_pixel(now)[2].tolist() == [[[1.0, 0.0]]]
+    assert steps.weighed(now, steps.each_pixel)[2].tolist() == [[[1.0, 0.0]]]
+
+
+def test_the_surest_of_each_class_count():
+    """As large a share of each class as of all pixels is confident, here 3 of 6: 2 of 4 of one class, 1 of 2."""
+    first = torch.tensor([0.99, 0.6, 0.98, 0.97, 0.3, 0.4])
+    weights = steps.surest(torch.stack([first, 1 - first]).view(1, 2, 2, 3), 0.968)
+    assert weights.flatten().tolist() == [1, 0, 1, 0, 1, 0]
 
 
 def test_noise_changes_about_its_share_of_the_labels():
