@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from arms import ARMS, CONFIRMING, CONTRASTS, DEVELOPMENT
+from arms import ARMS, BASE, CONFIRMING, CONTRASTS, DEVELOPMENT
 from data import PAIRS
 from paired import Paired, paired
 
@@ -39,7 +39,7 @@ def arm_table(lines: list[Line], pair: str) -> list[str]:
         "| arm | seeds | student | teacher | pseudo-labels right | trust | each seed |",
         "|---|---|---|---|---|---|---|",
     ]
-    for arm in ARMS:
+    for arm in dict.fromkeys([*ARMS, *(x["arm"] for x in lines)]):  # some have left, their runs have not
         own = sorted((x for x in lines if (x["pair"], x["arm"]) == (pair, arm)), key=lambda x: x["seed"])
         if not own:
             continue
@@ -55,7 +55,9 @@ def arm_table(lines: list[Line], pair: str) -> list[str]:
 
 def contrasts(lines: list[Line], pair: str) -> list[tuple[str, Paired]]:
     """The pair's differences, of arms that have seeds in common and began from the same networks."""
-    found = [(f"{a} - {b}", paired(of(lines, pair, a), of(lines, pair, b))) for a, b in CONTRASTS]
+    on_top = sorted({x["arm"] for x in lines if x["arm"].startswith((f"{BASE}+", f"{BASE},"))})
+    pairs = [*((arm, BASE) for arm in on_top), *CONTRASTS]
+    found = [(f"{a} - {b}", paired(of(lines, pair, a), of(lines, pair, b))) for a, b in pairs]
     return [(title, result) for title, result in found if result.seeds]
 
 

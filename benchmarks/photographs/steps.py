@@ -76,20 +76,6 @@ def each_pixel(probabilities: Tensor, threshold: float) -> Tensor:
     return (probabilities.amax(1) >= threshold).float()
 
 
-def surest(probabilities: Tensor, threshold: float) -> Tensor:
-    """1 for the surest pixels of each class, in all as many as reach the threshold, else 0 (as in CBST)."""
-    confidence, labels = probabilities.max(1)
-    share = (confidence >= threshold).float().mean()
-    order = confidence.flatten().argsort(descending=True)
-    order = order[labels.flatten()[order].argsort(stable=True)]  # label by label, in each from the surest on
-    pixels = labels.flatten().bincount(minlength=probabilities.shape[1])
-    sorted_labels = labels.flatten()[order]
-    rank = torch.arange(len(order)) - (pixels.cumsum(0) - pixels)[sorted_labels]
-    weights = torch.zeros(len(order))
-    weights[order] = (rank < share * pixels[sorted_labels]).float()
-    return weights.view_as(confidence)
-
-
 # --- what stands in the masked cells
 
 
@@ -145,19 +131,6 @@ def by_trust(now: Now) -> float:
     return now.trust
 
 
-# --- the loss
-
-
-def hard(now: Now, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """As published: cross-entropy with the pseudo-labels."""
-    return weighted_cross_entropy(logits, labels, weights)
-
-
-def soft(now: Now, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy with the teacher's probabilities, which does not ask for more certainty than the teacher has."""
-    return (-(now.probabilities * logits.log_softmax(1)).sum(1) * weights).mean()
-
-
 @dataclass(frozen=True)
 class Change:
     """The pass beside DACS's own; the defaults are MRM as published.
@@ -165,17 +138,14 @@ class Change:
     twice: two complementary masks of one encoding, half the weight each.
     visible_alone: pixels in masked cells do not count; the loss is divided by the number of all.
     frozen: the pass leaves BatchNorm's running statistics as they are.
-    joined: the pass is DACS's own mixed one, whose features are decoded twice; `inputs` must be `mixed`.
     """
 
     inputs: Inputs = target
     fill: Fill = rebuilt
     factor: Callable[[Now], float] = constant
-    loss: Callable[[Now, Tensor, Tensor, Tensor], Tensor] = hard
     twice: bool = False
     visible_alone: bool = False
     frozen: bool = False
-    joined: bool = False
 
     def losses(self, now: Now, feats: Levels, labels: Tensor, weights: Tensor) -> Tensor:
         decoder, mask = now.models.network.decoder, now.draws.masked("mrm", labels)
@@ -183,7 +153,7 @@ class Change:
         for hidden in (mask, ~mask) if self.twice else (mask,):
             logits = upsample(decoder(self.fill(now, feats, hidden)), labels)
             counted = weights * ~cells(hidden, labels[:, None])[:, 0] if self.visible_alone else weights
-            total = total + self.loss(now, logits, labels, counted)
+            total = total + weighted_cross_entropy(logits, labels, counted)
         return self.factor(now) * now.cfg.mrm_weight * total / (2 if self.twice else 1)
 
     def own_pass(self, now: Now) -> Tensor:
@@ -255,8 +225,7 @@ def dacs_step(
     images = draws.colours("mixed", mix(pasted, batch.source_images, batch.target_images))
     mixed_labels = mix(pasted, batch.source_labels, labels)
     mixed_weights = mix(pasted, torch.ones_like(weights), weights)
-    feats = network.encoder(images)
-    loss = pixel_loss(network.decoder(feats), mixed_labels, mixed_weights)
+    loss = pixel_loss(network.decoder(network.encoder(images)), mixed_labels, mixed_weights)
     now = Now(
         step,
         models,
@@ -267,12 +236,10 @@ def dacs_step(
         probabilities,
         trusted,
     )
-    if change is not None and change.joined:
-        loss = loss + change.losses(now, feats, mixed_labels, mixed_weights)
     loss.backward()
     losses = {"source": on_source.detach(), "mixed": loss.detach(), "trust": trust}
 
-    if change is not None and not change.joined:
+    if change is not None:
         losses["mrm"] = change.own_pass(now)
     return losses
 

@@ -163,11 +163,7 @@ def test_every_pass_trains_the_encoder(places):
     weight = next(network.encoder.parameters())
     for name, change in {name: arm.change for name, arm in ARMS.items() if arm.change and not arm.noise}.items():
         network.zero_grad()
-        if change.joined:
-            loss = change.losses(now, network.encoder(now.mixed[0]), *now.mixed[1:])
-            loss.backward()
-        else:
-            loss = change.own_pass(now)
+        loss = change.own_pass(now)
         assert loss > 0, name
         assert weight.grad is not None and weight.grad.abs().sum() > 0, name
 
@@ -204,26 +200,11 @@ def test_each_pixel_counts_confident_ones_alone():
     assert steps.weighed(now, steps.each_pixel)[2].tolist() == [[[1.0, 0.0]]]
 
 
-def test_the_surest_of_each_class_count():
-    """As large a share of each class as of all pixels is confident, here 3 of 6: 2 of 4 of one class, 1 of 2."""
-    first = torch.tensor([0.99, 0.6, 0.98, 0.97, 0.3, 0.4])
-    weights = steps.surest(torch.stack([first, 1 - first]).view(1, 2, 2, 3), 0.968)
-    assert weights.flatten().tolist() == [1, 0, 1, 0, 1, 0]
-
-
 def test_noise_changes_about_its_share_of_the_labels():
     cfg, labels = trainers.Settings(), torch.zeros(4, 96, 128, dtype=torch.int64)
     noisy = steps.with_noise(labels, 0.3, 10, trainers.Draws(cfg, 5))
     assert 0.15 < (noisy != labels).float().mean() < 0.39  # of 0.3 nine in ten get another class
     assert torch.equal(noisy, steps.with_noise(labels, 0.3, 10, trainers.Draws(cfg, 5)))
-
-
-def test_soft_labels_ask_for_no_more_certainty_than_the_teacher_has():
-    probabilities = torch.tensor([0.7, 0.3]).view(1, 2, 1, 1)
-    logits = probabilities.log().requires_grad_()
-    now = steps.Now(0, None, None, None, (), (), probabilities, torch.ones(1, 1, 1))
-    steps.soft(now, logits, probabilities.argmax(1), torch.ones(1, 1, 1)).backward()
-    torch.testing.assert_close(logits.grad, torch.zeros_like(logits))
 
 
 def test_intervals_of_shared_seeds():
