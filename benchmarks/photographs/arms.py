@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import steps
-from steps import Change, Weigh
+from steps import Change
 from torch import nn
 
 from mrm_loss import MRM
@@ -55,7 +54,7 @@ class Arm:
     change: the pass beside DACS's own; None: none, or in MIC the trainer's.
     before: changes MRM before training.
     longer: factor on the steps of self-training.
-    noise, weigh: see `steps.dacs_step`.
+    noise: see `steps.dacs_step`.
     oracle: trains on the target's own labels.
     """
 
@@ -65,13 +64,11 @@ class Arm:
     before: Callable[[MRM], None] | None = None
     longer: float = 1.0
     noise: float = 0.0
-    weigh: Weigh | None = None
     oracle: bool = False
 
-    def but(self, settings: dict[str, Any], **changes: Any) -> Arm:
-        """The same with other settings and other parts of its `change`."""
-        change = replace(self.change, **changes) if self.change and changes else self.change
-        return replace(self, settings=self.settings | settings, change=change)
+    def but(self, settings: dict[str, Any]) -> Arm:
+        """The same with other settings."""
+        return replace(self, settings=self.settings | settings)
 
 
 def no_transformer(mrm: MRM) -> None:
@@ -100,10 +97,9 @@ PASSES = {
     "no transformer": Arm(change=Change(), before=no_transformer),
 }
 PASSES["mrm, augmented"] = PASSES["mrm"].but(AUGMENT)
-EACH = partial(steps.weighed, weigh=steps.each_pixel)
 # what might make it help
 HELP = {
-    "each pixel": Arm(change=Change(inputs=EACH)),
+    "each pixel": Arm(change=Change(inputs=steps.each_pixel)),
     "ramp": Arm(change=Change(factor=steps.ramp)),
     "delayed": Arm(change=Change(factor=steps.delayed)),
     "by trust": Arm(change=Change(factor=steps.by_trust)),
@@ -116,18 +112,13 @@ HELP = {
     "blocks of 2": Arm(settings={"mrm_block_size": 2}, change=Change()),
     "visible alone": Arm(change=Change(visible_alone=True)),
 }
-CONTROLS = ["dacs, balanced, MRM's time", *(f"dacs, balanced+{name}" for name in PASSES if name != "mrm")]
+CONTROLS = [f"dacs, balanced+{name}" for name in PASSES if name != "mrm"]
 PASSES |= {f"mrm, {name}": arm for name, arm in HELP.items()}
 ARMS |= {f"dacs+{name}": PASSES[name] for name in ("mrm", "mask only", "mrm, augmented")}
 # the same on the baseline whose target pixels of rare pseudo-labels weigh more
 ARMS |= {f"dacs, balanced{rest}": ARMS[f"dacs{rest}"].but(BALANCE) for rest in ("", ", MRM's time")}
 ARMS |= {f"dacs, balanced+{name}": arm.but(BALANCE) for name, arm in PASSES.items()}
 BALANCED = ["dacs, balanced", "dacs, balanced+mrm"]
-# controls of weights pixel by pixel: in DACS's own pass, without MRM
-ARMS["dacs, balanced, each pixel"] = replace(ARMS["dacs, balanced"], weigh=steps.each_pixel)
-# and in the passes that hide without rebuilding, or hide nothing
-for name in ("mask only", "nothing masked"):
-    ARMS[f"dacs, balanced+{name}, each pixel"] = ARMS[f"dacs, balanced+{name}"].but({}, inputs=EACH)
 SLOW = {f"{name}, slow teacher": ARMS[name].but({"alpha": 0.999}) for name in BALANCED}
 # noise put into the pseudo-labels on purpose
 NOISY = {f"{name}, noise 0.3": replace(ARMS[name], noise=0.3) for name in BALANCED}
@@ -143,8 +134,7 @@ ARMS |= MIC
 
 BOTH = ["drawn-camvid", "camvid-idd"]
 SCENES = ["scenes", "scenes-near", "scenes-far"]
-EACH_PIXEL = ["dacs, balanced+mrm, each pixel", "dacs, balanced, each pixel"]
-EACH_PIXEL_CONTROLS = [f"dacs, balanced+{name}, each pixel" for name in ("nothing masked", "mask only")]
+EACH_PIXEL, LONGER = "dacs, balanced+mrm, each pixel", "dacs, balanced, MRM's time"
 TO_TRY = [f"dacs, balanced+mrm, {name}" for name in HELP if name != "each pixel"]
 
 
@@ -156,14 +146,11 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 # (pair, arms, seeds), in the order in which they are made; PLAN.md says what each is for. A seed's arms follow each
 # other, so that they are made on one machine: on another kind of processor a seed gives another start
 QUEUE: list[tuple[str, list[str], list[int]]] = [
-    *blocks(BOTH, [*BALANCED, *EACH_PIXEL], [207, 208]),
-    *blocks(BOTH, ["dacs, balanced, MRM's time", *EACH_PIXEL_CONTROLS], [207, 208]),
-    *blocks(BOTH, [*BALANCED, *EACH_PIXEL], [209]),
+    *blocks(BOTH, [*BALANCED, LONGER, EACH_PIXEL, "dacs", "dacs+mrm", *CONTROLS, "source only"], [209, 210, 211]),
+    *blocks(["eighth-camvid"], ["source only", "dacs", *BALANCED, LONGER, EACH_PIXEL], [202, 203, 204]),
     *blocks(["camvid-idd"], [*BALANCED, *TO_TRY, *SLOW], [100]),
-    *blocks(["eighth-camvid"], ["source only", "dacs", *BALANCED], [201, 202, 203]),
-    *blocks(SCENES, BALANCED, [0, 100]),
-    *blocks(BOTH, ["source only", "dacs", "dacs+mrm", *BALANCED, *CONTROLS], [210, 211, 212]),
-    *blocks(BOTH, ["oracle"], [210]),
+    *blocks(SCENES, BALANCED, [0]),
+    *blocks(BOTH, ["oracle"], [209]),
     *blocks(["drawn-camvid"], list(MIC), [201, 202, 203]),
     *blocks(["camvid-idd"], [*BALANCED, *NOISY], [101]),
 ]
@@ -171,8 +158,7 @@ QUEUE: list[tuple[str, list[str], list[int]]] = [
 # (a, b): a - b is reported where both have runs; besides, all that is on top of the baseline minus the baseline
 BASE, MRM_ON_IT = BALANCED
 CONTRASTS = [("dacs", "source only"), *((arm, "dacs") for arm in ARMS if arm.startswith("dacs+")), (BASE, "dacs")]
-CONTRASTS += [(arm, f"{BASE}, MRM's time") for arm in (MRM_ON_IT, EACH_PIXEL[0])]
-CONTRASTS += [(MRM_ON_IT, arm) for arm in CONTROLS[1:]]
-CONTRASTS += [(EACH_PIXEL[0], arm) for arm in (MRM_ON_IT, EACH_PIXEL[1], *EACH_PIXEL_CONTROLS)]
+CONTRASTS += [(arm, LONGER) for arm in (MRM_ON_IT, EACH_PIXEL)]
+CONTRASTS += [(EACH_PIXEL, MRM_ON_IT), *((MRM_ON_IT, arm) for arm in CONTROLS)]
 CONTRASTS += [(f"{MRM_ON_IT}, {also}", f"{BASE}, {also}") for also in ("slow teacher", "noise 0.3")]
 CONTRASTS += [(arm, "mic, balanced") for arm in MIC if arm != "mic, balanced"]

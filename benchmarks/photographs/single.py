@@ -96,7 +96,7 @@ def opened(arm: Arm, settings: Settings, work: Path) -> tuple[Run, StepFunction]
             arm.before(run.models.mrm)
     if arm.method == "mic":
         return run, mic_step
-    return run, partial(dacs_step, change=arm.change, noise=arm.noise, weigh=arm.weigh)
+    return run, partial(dacs_step, change=arm.change, noise=arm.noise)
 
 
 def advance(run: Run, step_function: StepFunction, stop: int) -> None:

@@ -44,7 +44,6 @@ class Now:
 
 
 Inputs = Callable[[Now], tuple[Tensor, Tensor, Tensor]]
-Weigh = Callable[[Tensor, float], Tensor]  # the teacher's probabilities (B, K, H, W) and the threshold -> (B, H, W)
 Fill = Callable[[Now, Levels, Tensor], Levels]
 
 
@@ -57,23 +56,15 @@ def target(now: Now) -> tuple[Tensor, Tensor, Tensor]:
     return (now.draws.colours("mrm", images) if now.cfg.mrm_augment else images), labels, weights
 
 
-def weighed(now: Now, weigh: Weigh) -> tuple[Tensor, Tensor, Tensor]:
-    """The target images with weights pixel by pixel."""
+def each_pixel(now: Now) -> tuple[Tensor, Tensor, Tensor]:
+    """The target images; pixels weigh 1 from the threshold on, else 0 (FixMatch, UniMatch)."""
     images, labels, _ = target(now)
-    return images, labels, weigh(now.probabilities, now.cfg.threshold) * now.trusted
+    return images, labels, (now.probabilities.amax(1) >= now.cfg.threshold).float() * now.trusted
 
 
 def mixed(now: Now) -> tuple[Tensor, Tensor, Tensor]:
     """DACS's mixed images, whose source pixels have true labels."""
     return now.mixed
-
-
-# --- weights of target pixels by how sure the teacher is
-
-
-def each_pixel(probabilities: Tensor, threshold: float) -> Tensor:
-    """1 from the threshold on, else 0 (FixMatch, UniMatch)."""
-    return (probabilities.amax(1) >= threshold).float()
 
 
 # --- what stands in the masked cells
@@ -186,14 +177,12 @@ def dacs_step(
     draws: Draws,
     change: Change | None = None,
     noise: float = 0.0,
-    weigh: Weigh | None = None,
 ) -> dict[str, Tensor]:
     """One step of DACS.
 
     Args:
         change: the pass beside it; None: DACS alone.
         noise: share of the pseudo-labels' blocks that get a class at random, for all passes.
-        weigh: the weights of target pixels in place of one weight for all, the share of confident ones.
     """
     network, teacher = models.network, models.teacher
     if step < 0 or cfg.method == "source-only":
@@ -208,17 +197,17 @@ def dacs_step(
     on_source = pixel_loss(network.decoder(network.encoder(batch.source_images)), batch.source_labels)
     on_source.backward()
 
-    # pseudo-labels of the target; one weight for all of it, the share of confident pixels, unless `weigh`
+    # pseudo-labels of the target; one weight for all of it, the share of confident pixels
     with torch.no_grad():
         probabilities = teacher.predict(batch.target_images).softmax(1)
     confidence, labels = probabilities.max(1)
-    confident = (confidence >= cfg.threshold).float()
+    sure = (confidence >= cfg.threshold).float().mean()
     if noise:
         labels = with_noise(labels, noise, probabilities.shape[1], draws)
-    trust, trusted = (confident.mean() * batch.target_trusted).mean(), batch.target_trusted
+    trust, trusted = (sure * batch.target_trusted).mean(), batch.target_trusted
     if cfg.balance_labels:
         trusted = balance(trusted, labels, probabilities.shape[1])
-    weights = (weigh(probabilities, cfg.threshold) if weigh else confident.mean()) * trusted
+    weights = sure * trusted
 
     # ClassMix: half of each source image's classes, pasted on the target
     pasted = draws.pasted(batch.source_labels)

@@ -96,19 +96,18 @@ def test_the_step_is_the_trainers(name, places):
 
 
 @pytest.mark.slow
-def test_balancing_and_weights_of_each_pixel_change_the_mixed_pass_alone(places):
+def test_balancing_changes_the_mixed_pass_alone(places):
     losses = []
-    for name in ("dacs", "dacs, balanced", "dacs, balanced, each pixel"):
+    for name in ("dacs", "dacs, balanced"):
         opened, step = single.opened(ARMS[name], settings(places, name, threshold=0.15), places["work"])
         single.advance(opened, step, 2)
         batch = trainers.batches_of(opened)[2]
         losses.append(step(0, batch, opened.models, opened.settings, trainers.Draws(opened.settings, 2)))
-    plain, balanced, each_pixel = losses
+    plain, balanced = losses
     assert balanced["source"] == plain["source"]
     assert balanced["trust"] == plain["trust"]
     assert 0 < plain["trust"] < 1
-    assert len({float(x["mixed"]) for x in losses}) == 3
-    assert float(each_pixel["trust"]) == pytest.approx(float(plain["trust"]))
+    assert float(balanced["mixed"]) != float(plain["mixed"])
 
 
 @pytest.mark.slow
@@ -197,7 +196,7 @@ def test_each_pixel_counts_confident_ones_alone():
     cfg = trainers.Settings(mrm_augment=False, threshold=0.968)
     both = torch.zeros(1, 3, 1, 2), probabilities.argmax(1), torch.full((1, 1, 2), 0.5)
     now = steps.Now(0, None, cfg, None, both, both, probabilities, torch.ones(1, 1, 2))
-    assert steps.weighed(now, steps.each_pixel)[2].tolist() == [[[1.0, 0.0]]]
+    assert steps.each_pixel(now)[2].tolist() == [[[1.0, 0.0]]]
 
 
 def test_noise_changes_about_its_share_of_the_labels():
