@@ -43,10 +43,12 @@ def arm_table(lines: list[Line], pair: str) -> list[str]:
         own = sorted((x for x in lines if (x["pair"], x["arm"]) == (pair, arm)), key=lambda x: x["seed"])
         if not own:
             continue
-        student, teacher = (statistics.mean(x[key] for x in own) for key in ("student", "teacher"))
+        student = statistics.mean(x["student"] for x in own)
+        teachers = [x["teacher"] for x in own if x["teacher"] is not None]
+        teacher = f"{statistics.mean(teachers):.1f}" if teachers else "none"
         right, trust = (statistics.mean(final(x, key) for x in own) for key in ("accuracy", "trust"))
         each = ", ".join(f"{x['seed']}: {x['student']:.1f}" for x in own)
-        rows.append(f"| {arm} | {len(own)} | {student:.1f} | {teacher:.1f} | {right:.1f} % | {trust:.2f} | {each} |")
+        rows.append(f"| {arm} | {len(own)} | {student:.1f} | {teacher} | {right:.1f} % | {trust:.2f} | {each} |")
     starts = {x["seed"]: x["start student"] for x in lines if x["pair"] == pair and x["arm"] != "oracle"}
     if starts:
         rows += ["", f"The starts, trained on the source alone: {statistics.mean(starts.values()):.1f} on average."]

@@ -133,12 +133,13 @@ def load_start(run: Run, start: dict[str, Any]) -> None:
 
 @torch.no_grad()
 def watch_labels(run: Run) -> dict[str, Any]:
-    """The teacher's pseudo-labels on some target training images against the labels, in percent.
+    """Pseudo-labels on some target training images against the labels, in percent; of the teacher, if there is one.
 
     accuracy: of all labelled pixels. sure: of those at which the teacher is confident. trust: the share of these.
     classes: accuracy by the label's class.
     """
-    teacher, classes = run.models.teacher, run.models.classes
+    has_teacher, classes = run.settings.has_teacher(run.step), run.models.classes
+    teacher = run.models.teacher if has_teacher else run.models.network.eval()
     indices = sorted({i * len(run.target) // WATCHED for i in range(WATCHED)})
     total = sure_total = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     sure_pixels = pixels = 0
@@ -152,6 +153,7 @@ def watch_labels(run: Run) -> dict[str, Any]:
             total = total + confusion_matrix(truth, predicted, len(classes))
             sure_total = sure_total + confusion_matrix(torch.where(sure, truth, 255), predicted, len(classes))
             sure_pixels, pixels = sure_pixels + int(sure.sum()), pixels + sure.numel()
+    run.models.network.train()
     recall = 100 * total.diag() / total.sum(1)
     return {
         "accuracy": accuracy(total),
@@ -199,7 +201,7 @@ def run_arm(arm: Arm, settings: Settings, start: dict[str, Any], work: Path, kep
     iou = class_iou(confusions["student"]).tolist()
     return {
         "student": curve[-1]["student"],
-        "teacher": curve[-1]["teacher"],
+        "teacher": curve[-1].get("teacher"),
         "iou": {name: round(v, 2) for name, v in zip(run.models.classes.names, iou) if v == v},
         "curve": curve,
         "seconds": round(time.perf_counter() - began, 1),

@@ -120,6 +120,7 @@ def test_a_row_from_the_two_folders(places, tmp_path):
         "--arms",
         "dacs",
         "dacs+mrm",
+        "source only",
         "--seeds",
         "7",
     ]
@@ -129,8 +130,9 @@ def test_a_row_from_the_two_folders(places, tmp_path):
     few = ["pretrain_iterations=2", "iterations=3", "eval_every=2", "rare_min_pixels=0"]
     subprocess.run([*words, "--set", *few], check=True)
     lines = run.read_lines(tmp_path / "runs.jsonl")
-    assert [line["arm"] for line in lines] == ["dacs", "dacs+mrm"]
-    assert lines[0]["start"] == lines[1]["start"], "one network that both start from"
+    assert [line["arm"] for line in lines] == ["dacs", "dacs+mrm", "source only"]
+    assert len({line["start"] for line in lines}) == 1, "one network that all start from"
+    assert [line["teacher"] is None for line in lines] == [False, False, True]
     assert [point["step"] for point in lines[0]["curve"]] == [2, 3]
     assert set(lines[0]["iou"]) == set(lines[0]["curve"][-1]["labels"]["classes"]) == set(data.SEVEN)
     assert str(places["work"]) not in json.dumps(lines)
