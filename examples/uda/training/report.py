@@ -187,10 +187,10 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
             veiled = np.where(mask.cpu().bool().numpy()[..., None], columns["image"] // 5 + 100, columns["image"])
             columns["mask"] = veiled.astype(np.uint8)
             columns["from masked features"] = in_colour(logits, colours)
-        predicted = network.predict(x)
-        columns["prediction"] = in_colour(predicted, colours)
+        predicted = network.predict(x)[0].argmax(0).cpu().numpy()
+        columns["prediction"] = colourise(predicted, colours)
         rows.append(columns)
-        seen |= set(predicted.argmax(1).unique().tolist())
+        seen |= set(np.unique(predicted).tolist())
     network.train()
     teacher.train()
     legend = {classes.names[k]: colours[k] / 255 for k in sorted(seen)}
