@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from arms import ARMS, BASE, CONFIRMING, CONTRASTS, DEVELOPMENT
+from arms import ARMS, BASE, CONFIRMING, CONTRASTS, DEVELOPMENT, MRM_ON_IT
 from data import PAIRS
 from paired import Paired, paired
 
@@ -76,8 +76,8 @@ def gains(lines: list[Line]) -> list[tuple[str, float, float]]:
     found = []
     for pair in PAIRS:
         for noise in ("", ", noise 0.3"):
-            base = [x for x in lines if (x["pair"], x["arm"]) == (pair, f"dacs, balanced{noise}")]
-            mrm = of(lines, pair, f"dacs, balanced+mrm{noise}")
+            base = [x for x in lines if (x["pair"], x["arm"]) == (pair, BASE + noise)]
+            mrm = of(lines, pair, MRM_ON_IT + noise)
             for x in base:
                 if (key := (x["seed"], x["start"])) in mrm:
                     found.append((pair + noise, final(x, "accuracy"), mrm[key] - x["student"]))

@@ -138,35 +138,28 @@ class Change:
     visible_alone: bool = False
     frozen: bool = False
 
-    def losses(self, now: Now, feats: Levels, labels: Tensor, weights: Tensor) -> Tensor:
-        decoder, mask = now.models.network.decoder, now.draws.masked("mrm", labels)
-        total: Any = 0.0
-        for hidden in (mask, ~mask) if self.twice else (mask,):
-            logits = upsample(decoder(self.fill(now, feats, hidden)), labels)
-            counted = weights * ~cells(hidden, labels[:, None])[:, 0] if self.visible_alone else weights
-            total = total + weighted_cross_entropy(logits, labels, counted)
-        return self.factor(now) * now.cfg.mrm_weight * total / (2 if self.twice else 1)
-
     def own_pass(self, now: Now) -> Tensor:
         """Encodes, fills, decodes, and goes back from the loss, which is returned."""
         if self.factor(now) == 0:
             return torch.zeros(())
         images, labels, weights = self.inputs(now)
-        network = now.models.network
+        network, mask = now.models.network, now.draws.masked("mrm", labels)
+        total: Any = 0.0
         with frozen_norm_stats(network) if self.frozen else nullcontext():
-            loss = self.losses(now, network.encoder(images), labels, weights)
+            feats = network.encoder(images)
+            for hidden in (mask, ~mask) if self.twice else (mask,):
+                logits = network.decoder(self.fill(now, feats, hidden))
+                counted = weights * ~cells(hidden, labels[:, None])[:, 0] if self.visible_alone else weights
+                total = total + pixel_loss(logits, labels, counted)
+        loss = self.factor(now) * now.cfg.mrm_weight * total / (2 if self.twice else 1)
         loss.backward()
         return loss.detach()
 
 
-def upsample(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logits (B, K, h, w) at the size of the labels (B, H, W)."""
-    return F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
-
-
 def pixel_loss(logits: Tensor, labels: Tensor, weights: Tensor | float = 1.0) -> Tensor:
     """Cross-entropy at the size of the labels, mean over all pixels."""
-    return weighted_cross_entropy(upsample(logits, labels), labels, weights)
+    logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+    return weighted_cross_entropy(logits, labels, weights)
 
 
 def dacs_step(

@@ -60,7 +60,9 @@ class Domain:
     def labelled(self, index: int) -> tuple[Tensor, Tensor]:
         """Pixels (3, H, W) and labels (H, W), nearest, both resized. Raises: as `with_labels`."""
         pixels, labels = self.with_labels(index)
-        return pixels, F.interpolate(labels[None, None], pixels.shape[1:], mode="nearest-exact")[0, 0]
+        if labels.shape != pixels.shape[1:]:
+            labels = F.interpolate(labels[None, None], pixels.shape[1:], mode="nearest-exact")[0, 0]
+        return pixels, labels
 
     def check_size(self, index: int, labels: Tensor, expected: tuple[int, int] | None = None) -> None:
         """Raises ValueError where labels in their file's own size are not of their image's.

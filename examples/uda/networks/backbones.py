@@ -46,7 +46,7 @@ class Encoder(nn.Module):
         except Exception as error:
             if hub is None:
                 raise
-            raise ConnectionError(_how_to_fetch(name, _smp_url(name), error)) from error
+            raise ConnectionError(_how_to_fetch(name, _smp_weights(name), error)) from error
         if weights is not None and hub is None:
             load_encoder_weights(self.body, weights)
         self.name = name
@@ -168,17 +168,18 @@ def make_body(name: str, weights: str | None, **options: Any) -> tuple[Any, dict
         raise ValueError(f"encoder weights: {weights} does not fit {name}: {reasons[:400]}") from error
 
 
-def _smp_url(name: str) -> str:
+def _smp_weights(name: str) -> str:
+    """Where an encoder's weights lie; "them" for timm's, "tu-...", whose place the library does not list."""
     from segmentation_models_pytorch.encoders import encoders
 
-    if name not in encoders:  # one of timm's, "tu-..."
+    if name not in encoders:
         return "them"
     settings = encoders[name]["pretrained_settings"]["imagenet"]
     return f"https://huggingface.co/{settings['repo_id']}/resolve/{settings['revision']}/model.safetensors"
 
 
-def _how_to_fetch(name: str, url: str, error: Exception) -> str:
+def _how_to_fetch(name: str, weights: str, error: Exception) -> str:
     return (
         f"the weights of {name} could not be fetched ({type(error).__name__}: {' '.join(str(error).split())[:300]}); "
-        f"download {url} on a machine with a connection and give the file: --encoder-weights FILE"
+        f"download {weights} on a machine with a connection and give the file: --encoder-weights FILE"
     )

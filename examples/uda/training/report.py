@@ -166,11 +166,11 @@ def draw_panel(run: Any, path: Path, count: int = 4) -> None:
     colours = classes.colours
     rows, seen = [], set()
     for index in np.linspace(0, len(domain) - 1, count).astype(int).tolist():
-        pixels = domain.pixels(index)
+        pixels, labels = (domain.pixels(index), None) if run.validation is None else domain.labelled(index)
         x = normalise(pixels[None].float() / 255).to(run.device)
         columns = {"image": pixels.permute(1, 2, 0).numpy()}
-        if run.validation is not None:
-            columns["ground truth"] = colourise(domain.labelled(index)[1].numpy(), colours)
+        if labels is not None:
+            columns["ground truth"] = colourise(labels.numpy(), colours)
         if run.settings.has_teacher(run.step):
             columns["pseudo-label"] = in_colour(teacher.predict(x), colours)
         if mrm is not None:
