@@ -122,7 +122,10 @@ BALANCED = ["dacs, balanced", "dacs, balanced+mrm"]
 SLOW = {f"{name}, slow teacher": ARMS[name].but({"alpha": 0.999}) for name in BALANCED}
 # noise put into the pseudo-labels on purpose
 NOISY = {f"{name}, noise 0.3": replace(ARMS[name], noise=0.3) for name in BALANCED}
-ARMS |= SLOW | NOISY
+# four times the steps, to see what MRM gives where more steps of the baseline give little
+LASTING = [*BALANCED, "dacs, balanced, MRM's time"]
+LONG = {f"{name}, long": replace(ARMS[name], longer=4 * ARMS[name].longer) for name in LASTING}
+ARMS |= SLOW | NOISY | LONG
 # MIC is the trainer's own page
 MIC = {
     "mic, balanced": Arm("mic", OFF | BALANCE),
@@ -146,6 +149,7 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 # (pair, arms, seeds), in the order in which they are made; PLAN.md says what each is for. A seed's arms follow each
 # other, so that they are made on one machine: on another kind of processor a seed gives another start
 QUEUE: list[tuple[str, list[str], list[int]]] = [
+    *blocks(BOTH, list(LONG), [209]),
     *blocks(BOTH, [*BALANCED, LONGER, EACH_PIXEL, "dacs", "dacs+mrm", *CONTROLS, "source only"], [209, 210, 211]),
     *blocks(["eighth-camvid"], ["source only", "dacs", *BALANCED, LONGER, EACH_PIXEL], [202, 203, 204]),
     *blocks(["camvid-idd"], [*BALANCED, *TO_TRY, *SLOW], [100]),
@@ -160,5 +164,6 @@ BASE, MRM_ON_IT = BALANCED
 CONTRASTS = [("dacs", "source only"), *((arm, "dacs") for arm in ARMS if arm.startswith("dacs+")), (BASE, "dacs")]
 CONTRASTS += [(arm, LONGER) for arm in (MRM_ON_IT, EACH_PIXEL)]
 CONTRASTS += [(EACH_PIXEL, MRM_ON_IT), *((MRM_ON_IT, arm) for arm in CONTROLS)]
-CONTRASTS += [(f"{MRM_ON_IT}, {also}", f"{BASE}, {also}") for also in ("slow teacher", "noise 0.3")]
+CONTRASTS += [(f"{MRM_ON_IT}, {also}", f"{BASE}, {also}") for also in ("slow teacher", "noise 0.3", "long")]
+CONTRASTS += [(f"{MRM_ON_IT}, long", f"{LONGER}, long")]
 CONTRASTS += [(arm, "mic, balanced") for arm in MIC if arm != "mic, balanced"]
