@@ -22,7 +22,7 @@ from uda.checkpoints.evaluation import predict_ids, prediction_files, save_predi
 from uda.checkpoints.loading import WHICH, add_arguments, load_networks, pixels, size_and_window
 from uda.data.domain import fit, fitted
 from uda.data.images import read_rgb
-from uda.data.layouts import images_below
+from uda.data.listing import images_below
 from uda.runtime.command import command
 from uda.runtime.output import progress, say
 from uda.runtime.processes import start_processes
@@ -75,10 +75,10 @@ def find_jobs(source: Path, out: Path) -> Jobs:
         return {out / source.stem: source}
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: expected an image or a folder of images, found neither")
-    if source.resolve() == out.resolve():
-        raise ValueError(f"--out: expected another folder than that of the images, got {out}")
+    if out.resolve() in (source.resolve(), *source.resolve().parents):
+        raise ValueError(f"--out: expected another folder than that of the images and those above it, got {out}")
     jobs: Jobs = {}
-    for path in images_below(source):
+    for path in images_below(source, dead_links=True):
         if out.resolve() in path.resolve().parents:
             continue
         base = out / path.relative_to(source).with_suffix("")

@@ -281,6 +281,9 @@ def test_images_keep_their_own_size_where_that_is_asked_for(run, tmp_path):
     network = load_networks(run.folder).networks["student"]
     expected = predict_ids(network, torch.from_numpy(pixels).permute(2, 0, 1), (33, 50), CPU).numpy()
     assert (np.array(Image.open(tmp_path / "out" / "street_labelTrainIds.png")) == expected).all()
+    words[words.index("--size") + 1] = "48"
+    with pytest.raises(ValueError, match="--size: expected two sides, or 0 0 for none, got 48 0"):
+        predict.main([*words, "--overwrite"])
 
 
 def test_images_beyond_pillows_guard(run, tmp_path, capsys, monkeypatch):
@@ -355,6 +358,15 @@ def test_files_that_are_no_checkpoints(run, tmp_path):
     torch.save(saved, tmp_path / "c.pt")
     with pytest.raises(ValueError, match=r"c\.pt: the student does not fit .*decoder\.classify\.bias"):
         load_networks(tmp_path / "c.pt")
+    saved = torch.load(run.folder / "checkpoint.pt", weights_only=True)
+    saved["student"]["network.decoder.classify.bias"][0] = torch.nan  # all would be predicted as one class
+    torch.save(saved, tmp_path / "d.pt")
+    with pytest.raises(ValueError, match=r"d\.pt: the student .*values that are not finite in decoder\.classify\.bias"):
+        load_networks(tmp_path / "d.pt")
+    del saved["classes"]
+    torch.save(saved, tmp_path / "e.pt")
+    with pytest.raises(ValueError, match=r"e\.pt: expected a run's folder.*KeyError: 'classes'"):
+        load_networks(tmp_path / "e.pt")
     with pytest.raises(ValueError, match="settings: expected those of this version, got wings besides"):
         settings_of({"method": "dacs", "wings": 2})
     done = launch("evaluate.py", str(tmp_path / "b.pt"))

@@ -87,6 +87,8 @@ def load_networks(path: str | Path, which: Sequence[str] = WHICH) -> Loaded:
             return _released(file, state, which)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file}: {EXPECTED}, found parts of one ({type(error).__name__}: {error})") from error
     held = f"a dict of {', '.join(map(str, list(saved)[:5]))}" if isinstance(saved, dict) else type(saved).__name__
     raise ValueError(f"{file}: {EXPECTED}, found {held}")
 
@@ -155,7 +157,7 @@ def load_init(network: Segmentor, path: str) -> None:
     try:
         saved = read_weights_only(Path(path))
         load_released(network, saved.get("state_dict", saved))
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
@@ -179,6 +181,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def size_and_window(loaded: Loaded, args: argparse.Namespace) -> tuple[tuple[int, int] | None, int]:
     """What the options say, or else the checkpoint; see `Loaded`."""
     size = loaded.size if args.size is None else (args.size[0], args.size[1])
+    if size and any(size) and not all(size):
+        raise ValueError(f"--size: expected two sides, or 0 0 for none, got {size[0]} {size[1]}")
     return size if size and all(size) else None, loaded.window if args.window is None else args.window
 
 

@@ -99,13 +99,15 @@ def absent_classes(domain: Domain, limit: int = 200) -> str:
     of = "" if len(indices) == len(domain) else f" of {len(domain)}"
     files = f"{len(indices)}{of} label files{nothing_in_255(domain, indices) if absent else ''}"
     if len(absent) == len(names):
-        raise ValueError(f"{domain.spec}: expected labelled pixels of its classes, found none in {files}")
+        own = domain.classes.own
+        hint = f"; they are Cityscapes', since there is no {own}" if own is not None and not own.exists() else ""
+        raise ValueError(f"{domain.spec}: expected labelled pixels of its classes, found none in {files}{hint}")
     return f"no labelled pixel of {', '.join(absent)} in {files}" if absent else ""
 
 
 def nothing_in_255(domain: Domain, indices: list[int]) -> str:
     """A reminder where one's own label files hold 255, as masks of 0 and 255 do."""
-    labels = [domain.samples[index].label for index in indices[:CHECKED]]
+    labels = [domain.samples[indices[i]].label for i in spread(len(indices), CHECKED)]
     holds = domain.classes.own is not None and any((read_ids(path) == IGNORE).any() for path in labels)
     return "; 255, which they hold, counts as no class" if holds else ""
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .images import image_size, read_ids, read_rgb
+from .images import image_size, read_labels, read_rgb
 from .labels import ClassSet
 from .layouts import LAYOUTS, Sample
 
@@ -45,7 +45,8 @@ class Domain:
     def labels(self, index: int) -> Tensor:
         """(h, w) train ids, uint8, 255 where ignored, in the file's own size."""
         sample = self.samples[index]
-        return torch.from_numpy(self.classes.train_ids(read_ids(sample.label), sample.label, sample.converted))
+        ids, palette = read_labels(sample.label)
+        return torch.from_numpy(self.classes.train_ids(ids, sample.label, sample.converted, palette))
 
     def with_labels(self, index: int) -> tuple[Tensor, Tensor]:
         """Pixels (3, H, W) uint8 and labels (h, w) in their file's own size, which is that of the image's file.
@@ -115,7 +116,7 @@ def fit(x: Tensor, frame: tuple[int, int] | None, scale: float = 1.0) -> Tensor:
 def fitted(size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
     """The largest (height, width) of the proportions of `size` that fits the frame, which is turned for tall images."""
     scale = min(max(frame) / max(size), min(frame) / min(size))
-    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
 def open_domain(spec: str, split: str = "train", size: tuple[int, int] | None = None) -> Domain:

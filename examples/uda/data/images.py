@@ -102,9 +102,15 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_ids(path: Path) -> NDArray[np.integer]:
-    """(H, W) label ids as the file stores them: its only channel or, as in SYNTHIA, the first of a 16-bit colour PNG.
+    """(H, W) label ids, see `read_labels`."""
+    return read_labels(path)[0]
 
-    Turned upright as images are, where the file says how (EXIF orientation).
+
+def read_labels(path: Path) -> tuple[NDArray[np.integer], NDArray[np.uint8] | None]:
+    """(H, W) label ids as the file stores them, and its palette (n, 3) if it has one.
+
+    The ids are its only channel or, as in SYNTHIA, the first of a 16-bit colour PNG. Turned upright as images are,
+    where the file says how (EXIF orientation).
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -115,13 +121,15 @@ def read_ids(path: Path) -> NDArray[np.integer]:
         file: Any = Image.open(path)
         with file:
             if file.format == "PNG" and raw_mode(file) in ("RGB;16B", "RGBA;16B"):
-                return first_channel(path)
+                return first_channel(path), None
             problem, factor = form_of_ids(file)
             if not problem:
                 file.load()
+                colours = file.getpalette("RGB") if file.mode == "P" else None
                 ImageOps.exif_transpose(file, in_place=True)
                 ids = np.array(file)
-                return ids.astype(np.uint8) if ids.dtype == np.bool_ else ids // factor
+                palette = None if colours is None else np.array(colours, dtype=np.uint8).reshape(-1, 3)
+                return ids.astype(np.uint8) if ids.dtype == np.bool_ else ids // factor, palette
     raise ValueError(f"{path}: {problem}")
 
 

@@ -55,13 +55,14 @@ SYNTHIA13 = [k for k in SYNTHIA16 if CITYSCAPES_NAMES[k] not in ("wall", "fence"
 
 
 def id_table(raw_to_train: dict[int, int], ignored: Iterable[int] = ()) -> NDArray[np.uint8]:
-    """(256,) lookup table raw id -> train id.
+    """Lookup table raw id -> train id, of 256 entries, or more where 16-bit files hold higher ids.
 
     255 for `ignored` ids that are not in `raw_to_train`, and for raw 255 (which is how -1 is stored in a byte);
     `UNKNOWN` for all others.
     """
-    table = np.full(256, UNKNOWN, dtype=np.uint8)
-    table[[*ignored, IGNORE]] = IGNORE
+    nothing = [*ignored, IGNORE]
+    table = np.full(1 + max(nothing + list(raw_to_train)), UNKNOWN, dtype=np.uint8)
+    table[nothing] = IGNORE
     for raw, train in raw_to_train.items():
         table[raw] = train
     return table
@@ -83,7 +84,7 @@ class ClassSet:
 
     names: list[str]
     colours: NDArray[np.uint8]  # (K, 3)
-    ids: NDArray[np.uint8]  # (256,)
+    ids: NDArray[np.uint8]  # (256 or more,)
     own: Path | None = None
 
     def __len__(self) -> int:
@@ -94,15 +95,23 @@ class ClassSet:
         """Train ids of the classes that DAFormer calls things, known by Cityscapes' names."""
         return [k for k, name in enumerate(self.names) if name in THINGS]
 
-    def train_ids(self, stored: NDArray[np.integer], path: Path, converted: bool) -> NDArray[np.uint8]:
+    def train_ids(
+        self, stored: NDArray[np.integer], path: Path, converted: bool, palette: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
         """Ids (H, W) as a file stores them, raw ids or, where it was `converted`, train ids -> train ids.
 
+        Args:
+            palette: (n, 3), the colours that the file shows its ids in, if it has such.
+
         Raises:
-            ValueError: an id that this data set does not have; the message names the file.
+            ValueError: an id that this data set does not have, or ids that are numbers of colours; the message names
+                the file.
         """
         table = id_table({k: k for k in range(len(self))}) if converted else self.ids
+        if palette is not None and (reason := self.contradiction(stored, table, palette)):
+            raise ValueError(f"{path}: expected label ids, got numbers of colours: {reason}")
         lowest, highest = int(stored.min(initial=0)), int(stored.max(initial=0))
-        if lowest >= 0 and highest <= IGNORE:
+        if lowest >= 0 and highest < len(table):
             train: NDArray[np.uint8] = table[stored]
             strange = train == UNKNOWN
             if not strange.any():
@@ -113,6 +122,26 @@ class ClassSet:
         known = ranges(np.flatnonzero(table != UNKNOWN).tolist())
         where = f'; list yours in {self.own}, under a class or under "ignore"' if self.own and not converted else ""
         raise ValueError(f"{path}: expected {kind}s {known}, got {got}{where}")
+
+    def contradiction(self, stored: NDArray[np.integer], table: NDArray[np.uint8], palette: NDArray[np.uint8]) -> str:
+        """Where a file's palette shows more of its ids in another class's colour than in their own class's; else empty.
+
+        A picture of the colours that was saved with a palette numbers them as they come.
+        """
+        shown = (palette[:, None] == self.colours).all(2)  # (n, K)
+        own = (shown & (table[: len(palette), None] == np.arange(len(self)))).any(1)
+        wrong = shown.any(1) & ~own
+        if not wrong.any():
+            return ""
+        used = np.bincount(stored.ravel(), minlength=len(palette))[: len(palette)] > 0
+        if (wrong & used).sum() <= (own & used).sum():
+            return ""
+        index = int(np.flatnonzero(wrong & used)[0])
+        name = self.names[int(np.flatnonzero(shown[index])[0])]
+        return (
+            f"{index} has the colour of {name} in its palette, but is not an id of it; save ids, or give the classes "
+            "the colours of the palette"
+        )
 
 
 def ranges(numbers: list[int]) -> str:

@@ -6,15 +6,12 @@ Label files already converted to train ids (NAME_labelTrainIds.png) are preferre
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from fnmatch import fnmatchcase
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from .labels import (
     CITYSCAPES_COLOURS,
@@ -27,12 +24,10 @@ from .labels import (
     ClassSet,
     id_table,
 )
+from .listing import files_below, files_like, images_below, is_image
 
 CONVERTED = "_labelTrainIds.png"
-# what network storage, macOS and Windows leave in folders, besides hidden files (Synology, QNAP)
-SYSTEM = {"@eadir", "@recycle", "#recycle", "#snapshot", "__macosx", "$recycle.bin", "system volume information"}
-SYSTEM |= {"@recently-snapshot", "lost+found", "__pycache__"}
-NO_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # that Pillow names, but cannot read by itself
+MAX_ID = 2**16 - 1  # in 16-bit label files
 CLASSES_FORM = '{"classes": [{"name": "road", "ids": [7], "colour": [128, 64, 128]}, ...], "ignore": [0, ...]}'
 
 
@@ -96,29 +91,52 @@ def parallel(root: Path, pattern: str, truth: str) -> list[Sample]:
 
 
 def folder(root: Path, split: str) -> Found:
-    """One's own data: images/**/NAME.* and labels/**/NAME.*, below PATH/SPLIT where there is such a folder.
+    """One's own data: images/**/NAME.* and labels/**/NAME.*; with splits below PATH/SPLIT, or below their own SPLIT.
 
     PATH/classes.json lists the classes; without it they are Cityscapes'.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     own = root / "classes.json"
-    classes = replace(read_classes(own) if own.exists() else STREETS, own=own)
-    base = root / split if (root / split).is_dir() else root
-    if not (base / "images").is_dir():
-        raise FileNotFoundError(f"{root}: expected files like {base / 'images/**/*.*'}, found none")
-    images = images_below(base / "images")
+    classes = replace(read_classes(own) if own.exists() or own.is_symlink() else STREETS, own=own)
+    pictures, truth = folders_of(root, split)
+    images = images_below(pictures)
     if not images:
-        raise FileNotFoundError(f"{base / 'images'}: expected images (.png, .jpg, ...), found none")
+        raise FileNotFoundError(f"{pictures}: expected images (.png, .jpg, ...), found none")
     labels: dict[Path, Path] = {}  # by path below labels/, without ending
-    found = images_below(base / "labels") if (base / "labels").is_dir() else []
+    found = [path for path in files_below(truth) if is_image(path)] if truth.is_dir() else []
     for path in sorted(found, key=lambda path: path.suffix.lower() != ".png"):  # before pictures of the labels
-        key = path.relative_to(base / "labels").with_suffix("")
+        key = path.relative_to(truth).with_suffix("")
         converted = path.name.endswith(CONVERTED)
         key = key.with_name(key.name.removesuffix("_labelTrainIds")) if converted else key
         labels[key] = path if converted else labels.get(key, path)
-    keys = [path.relative_to(base / "images").with_suffix("") for path in images]
-    return [Sample(image, labels.get(k, base / "labels" / f"{k}.png")) for image, k in zip(images, keys)], classes
+    samples: dict[Path, Sample] = {}
+    for image in images:
+        key = image.relative_to(pictures).with_suffix("")
+        if key in samples:
+            other = samples[key].image
+            raise ValueError(f"{other} and {image.name} would have the same labels; rename one, or move it elsewhere")
+        samples[key] = Sample(image, labels.get(key, truth / f"{key}.png"))
+    return list(samples.values()), classes
+
+
+def folders_of(root: Path, split: str) -> tuple[Path, Path]:
+    """Where one's own images and labels of a split are; of all, where "train" or "val" has no folder.
+
+    Raises:
+        FileNotFoundError: no folder of images, or none of another split.
+    """
+    if (root / split).is_dir():
+        pictures, truth = root / split / "images", root / split / "labels"
+    elif all((root / "images" / name).is_dir() for name in ("train", "val")):
+        pictures, truth = root / "images" / split, root / "labels" / split
+    elif split in ("train", "val"):
+        pictures, truth = root / "images", root / "labels"
+    else:
+        raise FileNotFoundError(f"{root / split}: no such folder, and no such split of the images")
+    if not pictures.is_dir():
+        raise FileNotFoundError(f"{root}: expected files like {pictures / '**/*.*'}, found none")
+    return pictures, truth
 
 
 LAYOUTS: dict[str, Callable[[Path, str], Found]] = {
@@ -141,61 +159,6 @@ def find(root: Path, pattern: str) -> list[Path]:
     return paths
 
 
-def files_below(folder: Path) -> list[Path]:
-    """All files below a folder, sorted; of folders that are links too, but not in circles.
-
-    Hidden and system files and folders are passed over: names that begin with a dot, and those of `SYSTEM`.
-
-    Raises:
-        FileNotFoundError: no such folder, or a link to what is not there: images would be missing without a word.
-        PermissionError: a folder that may not be read.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
-    return sorted(walk(folder, ()))
-
-
-def walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    real = folder.resolve()
-    if real in above:
-        return
-    for path in folder.iterdir():
-        if path.name.startswith(".") or path.name.casefold() in SYSTEM:
-            continue
-        if path.is_dir():
-            yield from walk(path, (*above, real))
-        elif path.exists():
-            yield path
-        else:
-            raise FileNotFoundError(f"{path}: expected a file or a folder, found a link to what is not there")
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Those of `files_below` that have the ending of an image."""
-    return [path for path in files_below(folder) if path.suffix.lower() in image_endings()]
-
-
-@cache
-def image_endings() -> frozenset[str]:
-    """The endings that Pillow opens, such as ".png"."""
-    Image.init()
-    kinds = Image.OPEN.keys() - NO_IMAGES
-    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in kinds)
-
-
-def files_like(root: Path, pattern: str) -> list[Path]:
-    """The files below `root` whose path from there fits, part by part, a pattern such as "rgb_anon/*/train/*/*.png"."""
-    parts = pattern.split("/")
-    fixed = next((i for i, part in enumerate(parts) if "*" in part), len(parts) - 1)
-    start = root.joinpath(*parts[:fixed])
-
-    def fits(path: Path) -> bool:
-        names = path.relative_to(root).parts
-        return len(names) == len(parts) and all(map(fnmatchcase, names, parts))
-
-    return [path for path in files_below(start) if fits(path)] if start.is_dir() else []
-
-
 def prefer_converted(raw: Path, converted_name: str | None = None) -> Path:
     converted = raw.with_name(converted_name or raw.stem + CONVERTED)
     return converted if converted.exists() else raw
@@ -210,9 +173,9 @@ def read_classes(path: Path) -> ClassSet:
         ValueError: the file is of another form, or an id stands for two classes.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        entries = [(str(c["name"]), byte_list(c["ids"]), byte_list(c["colour"])) for c in content["classes"]]
-        ignored = byte_list(content.get("ignore", []))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors put a mark before it
+        entries = [(str(c["name"]), numbers(c["ids"], MAX_ID), numbers(c["colour"], 255)) for c in content["classes"]]
+        ignored = numbers(content.get("ignore", []), MAX_ID)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected {CLASSES_FORM}, got {type(error).__name__}: {error}") from error
     if not 2 <= len(entries) <= MAX_CLASSES or any(len(colour) != 3 for _, _, colour in entries):
@@ -220,17 +183,20 @@ def read_classes(path: Path) -> ClassSet:
         raise ValueError(
             f"{path}: expected 2 to {MAX_CLASSES} classes with colours [r, g, b], got {len(entries)}{alone}"
         )
+    names = [name for name, _, _ in entries]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path}: expected a name of its own for every class, got {names}")
     raw_ids = [raw for _, ids, _ in entries for raw in ids] + ignored
     twice = sorted({raw for raw in raw_ids if raw_ids.count(raw) > 1})
     if twice or IGNORE in raw_ids[: len(raw_ids) - len(ignored)]:
         raise ValueError(f"{path}: expected every id once and 255 for no class, got {twice or [IGNORE]} otherwise")
     colours = np.array([colour for _, _, colour in entries], dtype=np.uint8)
     table = id_table({raw: train for train, (_, ids, _) in enumerate(entries) for raw in ids}, ignored)
-    return ClassSet([name for name, _, _ in entries], colours, table)
+    return ClassSet(names, colours, table)
 
 
-def byte_list(values: Any) -> list[int]:
-    """The values, if they are a list of whole numbers from 0 to 255."""
-    if not isinstance(values, list) or not all(type(v) is int and 0 <= v <= IGNORE for v in values):
-        raise ValueError(f"{values} is not a list of whole numbers from 0 to 255")
+def numbers(values: Any, highest: int) -> list[int]:
+    """The values, if they are a list of whole numbers from 0 to the highest."""
+    if not isinstance(values, list) or not all(type(v) is int and 0 <= v <= highest for v in values):
+        raise ValueError(f"{values} is not a list of whole numbers from 0 to {highest}")
     return values

@@ -97,9 +97,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         except (SafetensorError, ValueError) as error:
             raise ValueError(f"encoder weights: {path}: expected a whole file of weights; {error}") from error
     try:
-        state = read_tensors(path)
-        return cast("dict[str, Tensor]", state.get("state_dict", state))
-    except (ValueError, AttributeError) as error:
+        content = read_tensors(path)
+        state = content.get("state_dict", content) if isinstance(content, dict) else content
+        if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+            raise ValueError(f"found a {type(state).__name__}, not tensors by their names")
+        return cast("dict[str, Tensor]", state)
+    except ValueError as error:
         raise ValueError(f"encoder weights: {path}: expected a file of weights; {error}") from error
 
 

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -40,6 +41,7 @@ def command(main: Callable[[], Any]) -> NoReturn:
     rest, and with --traceback everything, with its traceback.
     """
     print_without_errors()
+    warnings.formatwarning = warning_line
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     status: Any = 1
     try:
@@ -67,6 +69,11 @@ def command(main: Callable[[], Any]) -> NoReturn:
     patience = LEAVE if status else LEAVE_DONE
     faulthandler.dump_traceback_later(patience, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
     sys.exit(status)
+
+
+def warning_line(message: Warning | str, category: type[Warning], *where: Any, line: str | None = None) -> str:
+    """A warning as scripts show it: of files and settings, so that the place in the code says nothing."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def explained(error: BaseException) -> str:

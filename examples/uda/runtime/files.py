@@ -115,10 +115,12 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> 
     """Loads a state dict; counters of BatchNorm, which older files lack, stay as they are.
 
     Raises:
-        ValueError: it does not fit; the line begins with `what` and lists the keys, as PyTorch does.
+        ValueError: it does not fit, or holds values that are not finite; the line begins with `what` and names keys.
     """
     try:
         nn.Module.load_state_dict(module, dict(state))  # smp's encoders have a looser one of their own
     except RuntimeError as error:
         reasons = " ".join(line.strip() for line in str(error).splitlines()[1:])
         raise ValueError(f"{what}: {reasons[:400]}") from error
+    if wrong := [key for key, value in state.items() if not bool(value.isfinite().all())]:
+        raise ValueError(f"{what}: values that are not finite in {', '.join(wrong)[:200]}")

@@ -25,7 +25,10 @@ def open_data(settings: Settings) -> tuple[Domain, Domain, Domain | None]:
     unlabelled = opened("--target", target, settings.target_size)
     check_classes(labelled, unlabelled)
     labelled.check_labels()
-    return labelled, unlabelled, open_validation(target, settings)
+    validation = open_validation(target, settings)
+    if validation is not None and validation.samples == unlabelled.samples and rank_and_world()[0] == 0:
+        print(f"{target}: evaluated on the images that it trains on, since it has no split of others")
+    return labelled, unlabelled, validation
 
 
 def say_absent_classes(source: Domain, validation: Domain | None) -> list[str]:

@@ -109,8 +109,13 @@ class Run:
         """Takes what a checkpoint holds, on the CPU: AdamW's counts of steps would be read back each step elsewhere.
 
         Raises:
-            ValueError: it is that of other networks or optimisers; the line names `path`.
+            ValueError: it is that of other networks, optimisers or classes; the line names `path`.
         """
+        ours, theirs = self.source.classes.names, state["classes"]["names"]
+        if ours != theirs:
+            raise ValueError(
+                f"{path}: expected a checkpoint of the classes of {self.source.spec}, {ours}, got {theirs}"
+            )
         try:
             self.models.student.load_state_dict(state["student"])
             self.models.teacher.load_state_dict(state["teacher"])

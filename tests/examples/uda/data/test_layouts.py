@@ -151,7 +151,9 @@ def test_any_number_of_classes(own):
         ("[1]", "expected .*got TypeError"),
         ({"classes": [{"name": "soil", "ids": [1]}]}, "got KeyError: 'colour'"),
         ({"classes": [OWN["classes"][0]]}, "expected 2 to 254 .*got 1; list what is not that class as a class too"),
-        ({"classes": [{"name": "soil", "ids": [300], "colour": [0, 0, 0]}]}, r"\[300\] is not a list of whole numbers"),
+        ({"classes": [{"name": "soil", "ids": [70000], "colour": [0, 0, 0]}]}, r"\[70000\] is not a list .* to 65535"),
+        ({"classes": [{"name": "soil", "ids": [1], "colour": [0, 0, 300]}]}, r"300\] is not a list of whole .* to 255"),
+        ({"classes": [OWN["classes"][0], {**OWN["classes"][1], "name": "soil"}]}, r"a name of its own for every class"),
         ({"classes": [{"name": "soil", "ids": [1], "colour": [0, 0]}]}, r"colours \[r, g, b\]"),
         ({"classes": []}, "expected 2 to 254 classes.*got 0"),
         ({**OWN, "ignore": [2]}, r"expected every id once and 255 for no class, got \[2\]"),
@@ -164,6 +166,51 @@ def test_any_number_of_classes(own):
 def test_wrong_classes_are_explained(own, content, message):
     (own / "classes.json").write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(ValueError, match=rf"classes\.json: .*{message}"):
+        open_domain(f"folder:{own}")
+
+
+def test_a_list_of_classes_as_windows_writes_it_and_one_that_is_gone(own):
+    text = json.dumps(OWN)
+    (own / "classes.json").write_text(text, encoding="utf-8-sig")
+    assert open_domain(f"folder:{own}").classes.names == ["soil", "crop"]
+    (own / "classes.json").unlink()
+    (own / "classes.json").symlink_to(own / "nowhere.json")
+    with pytest.raises(FileNotFoundError, match=r"classes\.json"):  # the classes would be Cityscapes' without a word
+        open_domain(f"folder:{own}")
+
+
+def test_ids_of_16_bits(own):
+    ignored = {**OWN, "ignore": [0, 65535]}
+    ignored["classes"] = [OWN["classes"][0], {**OWN["classes"][1], "ids": [2, 1000]}]
+    (own / "classes.json").write_text(json.dumps(ignored))
+    write(own / "labels" / "field" / "1.png", np.array([[0, 1, 1000], [65535, 255, 2]], np.uint16))
+    assert open_domain(f"folder:{own}").labels(0).tolist() == [[IGNORE, 0, 1], [IGNORE, IGNORE, 1]]
+    write(own / "labels" / "field" / "1.png", np.array([[0, 1, 1001]], np.uint16))
+    with pytest.raises(ValueError, match=r"1\.png: expected raw ids 0-2, 4, 255, 1000, 65535, got 1001; list yours"):
+        open_domain(f"folder:{own}").labels(0)
+
+
+def test_splits_below_images_and_labels(own):
+    """As detection tools lay them out."""
+    for split in ("train", "val", "test"):
+        write(own / "images" / split / "a.png", np.zeros((2, 3, 3), np.uint8))
+        write(own / "labels" / split / "a.png", np.full((2, 3), 2, np.uint8))
+        if split == "train":  # without a val beside it, it is a folder like others
+            assert len(open_domain(f"folder:{own}")) == 2
+    for split in ("train", "val", "test"):
+        (sample,) = open_domain(f"folder:{own}", split).samples
+        assert sample == (own / "images" / split / "a.png", own / "labels" / split / "a.png")
+
+
+def test_a_split_that_is_not_there(own):
+    write(own / "val" / "images" / "2.png", np.zeros((2, 3, 3), np.uint8))
+    with pytest.raises(FileNotFoundError, match=r"vla: no such folder"):
+        open_domain(f"folder:{own}", "vla")
+
+
+def test_images_of_one_name(own):
+    write(own / "images" / "field" / "1.png", np.zeros((2, 3), np.uint8))  # a mask beside its photograph
+    with pytest.raises(ValueError, match=r"field/1\.jpg and 1\.png would have the same labels"):
         open_domain(f"folder:{own}")
 
 
@@ -185,6 +232,7 @@ def test_wrong_layouts_say_what_was_expected(tmp_path, layout, pattern):
         open_domain(f"{layout}:{tmp_path}/nowhere")
 
 
+@pytest.mark.filterwarnings("ignore:.*are passed over")
 def test_a_folder_without_readable_images(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "notes.txt").write_text("no picture")

@@ -15,7 +15,7 @@ from PIL import Image
 from uda.data.batches import Batches
 from uda.data.domain import open_domain
 from uda.data.images import read_ids, read_rgb
-from uda.data.layouts import files_below, images_below
+from uda.data.listing import files_below, images_below
 
 CLASSES = {"classes": [{"name": str(k), "ids": [k], "colour": [9 * k, 0, 0]} for k in range(1, 17)], "ignore": [0]}
 UPRIGHT = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
@@ -236,7 +236,39 @@ def test_ids_that_no_class_has_are_named(own, stored):
         open_domain(f"folder:{own}").labels(0)
 
 
+@pytest.mark.parametrize(
+    ("order", "green", "wrong"),
+    [
+        ([1, 2, 3, 4], 0, ""),
+        ([3, 1, 2, 4], 0, "1 has the colour of 3"),  # numbered as they come
+        ([1, 2, 4, 3], 0, ""),  # as many right as wrong
+        ([3, 1, 2, 4], 9, ""),  # colours of no class say nothing
+    ],
+)
+def test_a_picture_of_the_colours_with_a_palette(own, order, green, wrong):
+    """Its pixels are the numbers of its colours, and no ids."""
+    write(own / "images" / "a.png", np.zeros((1, 4, 3), np.uint8))
+    picture = Image.fromarray(np.array([[1, 2, 3, 4]], np.uint8))
+    picture.putpalette([0, 0, 0, *(value for k in order for value in (9 * k, green, 0))])
+    (own / "labels").mkdir()
+    picture.save(own / "labels" / "a.png")
+    domain = open_domain(f"folder:{own}")
+    if not wrong:
+        assert domain.labels(0).tolist() == [[0, 1, 2, 3]]
+        return
+    with pytest.raises(ValueError, match=rf"a\.png: expected label ids, got numbers of colours: {wrong}"):
+        domain.labels(0)
+
+
 # folders
+
+
+def test_files_with_endings_of_no_image_are_said(tmp_path, own):
+    write(own / "images" / "a.png", UPRIGHT)
+    (own / "images" / "IMG_1.HEIC").write_bytes(b"photograph")
+    for look in (lambda: open_domain(f"folder:{own}"), lambda: predict.find_jobs(own / "images", tmp_path / "out")):
+        with pytest.warns(UserWarning, match=r"images: 1 of 2 files are passed over, such as IMG_1\.HEIC"):
+            assert len(look()) == 1
 
 
 def test_links_are_followed_and_circles_are_not(tmp_path, own):
@@ -279,6 +311,19 @@ def test_broken_links_are_named(own, name):
     os.symlink(own / "nowhere", own / "images" / name)
     with pytest.raises(FileNotFoundError, match=rf"{name}: expected a file or a folder, found a link to what is not"):
         open_domain(f"folder:{own}")
+
+
+def test_broken_links_are_images_that_cannot_be_predicted(tmp_path, own):
+    write(own / "images" / "b.png", UPRIGHT).unlink()
+    os.symlink(own / "nowhere", own / "images" / "a.png")
+    assert list(predict.find_jobs(own / "images", tmp_path / "out").values()) == [own / "images" / "a.png"]
+
+
+def test_predictions_do_not_go_above_the_images(tmp_path, own):
+    write(own / "images" / "a.png", UPRIGHT)
+    for out in (own, own / "images"):
+        with pytest.raises(ValueError, match=r"--out: expected another folder than that of the images"):
+            predict.find_jobs(own / "images", out)
 
 
 LEFT_BEHIND = [".ipynb_checkpoints", "@eaDir", "__MACOSX", ".thumbnails", "#recycle", "System Volume Information"]

@@ -218,6 +218,12 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
         Encoder("mit_b0", weights=str(plain))
     with pytest.raises(FileNotFoundError, match=r'"imagenet" or a file.*nowhere\.pth'):
         Encoder("resnet18", weights="nowhere.pth")
+    torch.save({"state_dict": [1, 2]}, wrapped)
+    with pytest.raises(ValueError, match=r"wrapped\.pth: expected a file of weights; found a list"):
+        Encoder("resnet18", weights=str(wrapped))
+    torch.save({**state, "conv1.weight": state["conv1.weight"] / 0}, plain)
+    with pytest.raises(ValueError, match=r"resnet18\.pth .* values that are not finite in conv1\.weight"):
+        Encoder("resnet18", weights=str(plain))
 
 
 @pytest.mark.parametrize("size", [0, 5, 5000])

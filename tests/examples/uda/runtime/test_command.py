@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import faulthandler
+import sys
+import warnings
 
 import pytest
 import torch
@@ -18,9 +20,21 @@ def ended(error, capsys, monkeypatch, *words) -> tuple[int, str]:
 
     monkeypatch.setattr("sys.argv", ["script.py", *words])
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *_, **__: None)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # which `command` changes
     with pytest.raises(SystemExit) as left:
         command(main)
     return left.value.code, capsys.readouterr().err
+
+
+def test_a_warning_takes_one_line(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *_, **__: None)
+    with pytest.raises(SystemExit):
+        command(lambda: None)
+    assert warnings.formatwarning("a.png: labels\n are resized", UserWarning, "x.py", 3) == (
+        "warning: a.png: labels are resized\n"
+    )
 
 
 @pytest.mark.parametrize("result", [None, 0, {"a": 1}])

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import train_dacs_mrm
+from image_files import write
 from uda.settings import Settings
 from uda.training.domains import changed_samples, open_data
 from uda.training.loop import train
@@ -35,6 +38,29 @@ def test_images_that_a_checkpoint_does_not_know(before, now, lines):
     assert len(found) == len(lines)
     for line, pattern in zip(found, lines):
         assert re.match(pattern, line), line
+
+
+def test_other_classes_are_refused_on_resuming(settings, tmp_path, capsys):
+    """In another order too: names would stand beside the weights of other classes."""
+    write(tmp_path / "images" / "a.png", np.zeros((40, 80, 3), np.uint8))
+    write(tmp_path / "labels" / "a.png", np.arange(40 * 80, dtype=np.uint8).reshape(40, 80) % 2)
+    names = ["soil", "crop"]
+
+    def run(**values: str) -> Run:
+        classes = [{"name": name, "ids": [k], "colour": [k, 9, 9]} for k, name in enumerate(names)]
+        (tmp_path / "classes.json").write_text(json.dumps({"classes": classes}))
+        own = f"folder:{tmp_path}"
+        return Run(dataclasses.replace(settings, source=own, target=own, **values))
+
+    first = run()
+    assert f"folder:{tmp_path}: evaluated on the images that it trains on" in capsys.readouterr().out
+    first.save()
+    first.lock.close()
+    names.reverse()
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: expected a checkpoint of the classes of .*'crop', 'soil'"):
+        run(resume=settings.out)
+    names.reverse()
+    run(resume=settings.out).lock.close()
 
 
 def test_changed_data_are_said_on_resuming(settings, scenes, tmp_path, capsys):
