@@ -6,6 +6,7 @@ import math
 import sys
 import warnings
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def check_masking(grid_size: Any, mask_ratio: float, block_size: int) -> tuple[i
     pair = tuple(grid_size) if isinstance(grid_size, Iterable) else (grid_size, grid_size)
     check(len(pair) == 2, "grid_size", "an int or (rows, cols)", grid_size)
     rows, cols = (check_int("grid_size", side) for side in pair)
-    check(0 < mask_ratio < 1, "mask_ratio", "a number in (0, 1)", mask_ratio)
+    check(isinstance(mask_ratio, Real) and 0 < mask_ratio < 1, "mask_ratio", "a number in (0, 1)", mask_ratio)
     most = max(rows, cols)
     check(check_int("block_size", block_size) <= most, "block_size", f"at most {most} cells of the grid", block_size)
     return rows, cols
@@ -155,7 +156,8 @@ def check_logits(logits: Any, batch_size: int) -> Tensor:
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         hint = ""
         if isinstance(logits, (dict, list, tuple)):
-            entry = '["out"]' if isinstance(logits, dict) else "[0]"
+            entries = logits.items() if isinstance(logits, dict) else enumerate(logits)
+            entry = f"[{next((key for key, value in entries if isinstance(value, Tensor)), 0)!r}]"
             hint = f"; wrap it:\n    def decoder_fn(feats):\n        return decoder(feats){entry}"
         raise TypeError(f"{expected}, got {describe(logits)}{hint}")
     if logits.ndim != 4 or logits.shape[0] != batch_size:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mrm_loss.checks import check, check_labels, check_weights, describe
+from mrm_loss.mask import move
 
 
 def weighted_cross_entropy(
@@ -42,11 +43,11 @@ def weighted_cross_entropy(
     logits = logits.float() if logits.itemsize < 4 else logits
     ce = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")  # (B, H, W), 0 where ignored
     valid = labels != ignore_index
-    if isinstance(weights, Tensor) and weights.ndim > 0:
-        weights = torch.where(valid, weights.to(ce.dtype), 0.0)  # chosen: NaN times zero would be NaN
+    if isinstance(weights, Tensor):
+        weights = torch.where(valid, move(weights, ce.device).to(ce.dtype), 0.0)  # chosen: NaN * 0 is NaN
         total, norm = (weights * ce).sum(), weights.sum()
     else:
         total, norm = weights * ce.sum(), weights * valid.sum(dtype=ce.dtype)
     if reduction == "mean":
-        return total / ce.numel()
+        return total / max(ce.numel(), 1)
     return total / torch.where(norm > 0, norm, 1.0)

@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mrm_loss.checks import check, check_labels, check_logits, check_values, check_weights, describe, warn_if_cut
+from mrm_loss.checks import (
+    check,
+    check_int,
+    check_labels,
+    check_logits,
+    check_values,
+    check_weights,
+    describe,
+    warn_if_cut,
+)
 from mrm_loss.cross_entropy import weighted_cross_entropy
 from mrm_loss.rebuilder import Rebuilder, resize
 
@@ -79,7 +88,7 @@ class MRM(nn.Module):
         check(loss_weight >= 0, "loss_weight", "a number of at least 0", loss_weight)
         check(reduction in ("mean", "valid"), "reduction", '"mean" or "valid"', reduction)
         self.loss_weight = loss_weight
-        self.ignore_index = ignore_index
+        self.ignore_index = check_int("ignore_index", ignore_index, -(2**63))
         self.reduction = reduction
         self.rebuilder = Rebuilder(
             encoder_channels,

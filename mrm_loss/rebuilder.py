@@ -10,7 +10,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from mrm_loss.checks import check, check_channels, check_levels, check_mask, check_masking, check_scale_factors, warn
+from mrm_loss.checks import (
+    check,
+    check_channels,
+    check_int,
+    check_levels,
+    check_mask,
+    check_masking,
+    check_scale_factors,
+    warn,
+)
 from mrm_loss.layers import Block, Projector, sincos_position
 from mrm_loss.mask import move, random_mask
 
@@ -43,13 +52,15 @@ class Rebuilder(nn.Module):
         self.scale_factors = check_scale_factors(scale_factors, self.encoder_channels)
         self.grid_size = check_masking(grid_size, mask_ratio, block_size)
         self.mask_ratio, self.block_size = mask_ratio, block_size
-        check(embed_dim > 0 and embed_dim % 4 == 0, "embed_dim", "a multiple of 4", embed_dim)
+        check(check_int("embed_dim", embed_dim, 4) % 4 == 0, "embed_dim", "a multiple of 4", embed_dim)
         self.embed_dim = embed_dim
         self.mask_only = mask_only
         self._warned_coarse = False
 
         self.mask_token = nn.Parameter(torch.empty(embed_dim))
         if not mask_only:
+            check_int("depth", depth, 0)
+            check_int("num_heads", num_heads)
             check(embed_dim % num_heads == 0, "num_heads", f"a divisor of embed_dim={embed_dim}", num_heads)
             hidden_dim = int(embed_dim * mlp_ratio)
             check(hidden_dim > 0, "mlp_ratio", f"at least one hidden unit at embed_dim={embed_dim}", mlp_ratio)
@@ -130,7 +141,7 @@ class Rebuilder(nn.Module):
         z = rearrange(resize(z, self.grid_size), "b e r c -> b (r c) e")
 
         z = torch.where(rearrange(mask, "b 1 r c -> b (r c) 1"), self.mask_token, z)
-        z = z + self.pos_embed
+        z = z + self.pos_embed.to(z.dtype)  # FSDP lowers the precision of parameters, not of buffers
         for block in self.blocks:
             z = block(z)
         z = rearrange(self.norm(z), "b (r c) e -> b e r c", r=rows)

@@ -75,6 +75,10 @@ def test_the_lines_for_rare_classes():
     weights = space["weights"]
     assert weights.mean() == pytest.approx(0.5)
     assert weights[0, 0, 9] / weights[0, 0, 0] == pytest.approx(3)
+    ignored = torch.cat([labels, torch.full((1, 4, 10), 255)], 1).byte()  # as PNG files give them
+    again = {"torch": torch, "pseudo_labels": ignored, "weights": torch.full((1, 1, 1), 0.5)}
+    exec(block.text, again)
+    assert torch.allclose(again["weights"][:, :1], weights)
 
 
 @pytest.mark.slow

@@ -164,16 +164,23 @@ def test_gradients_reach_encoder_decoder_and_rebuilder():
 
 
 @pytest.mark.parametrize("reduction", ["mean", "valid"])
-@pytest.mark.parametrize("how", ["ignored", "zero weights"])
+@pytest.mark.parametrize("how", ["ignored", "zero weights", "share of nothing"])
 def test_nothing_counts(reduction, how):
     model, mrm = ToyModel(), small_mrm(reduction=reduction)
-    y = torch.full((2, 32, 32), 255) if how == "ignored" else labels()
-    loss = mrm(model.encoder(images()), model.decoder, y, None if how == "ignored" else torch.zeros(2, 1, 1))
+    y = labels() if how == "zero weights" else torch.full((2, 32, 32), 255)
+    weights = {"ignored": None, "zero weights": torch.zeros(2, 1, 1), "share of nothing": torch.rand(0).mean()}[how]
+    loss = mrm(model.encoder(images()), model.decoder, y, weights)
     assert loss.item() == 0
     loss.backward()
     for p in [*model.parameters(), *mrm.parameters()]:
         assert p.grad is not None
         assert not p.grad.any()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "valid"])
+def test_no_images(reduction):
+    logits, nothing = torch.zeros(0, 3, 8, 8), torch.zeros(0, 8, 8, dtype=torch.long)
+    assert weighted_cross_entropy(logits, nothing, reduction=reduction).item() == 0
 
 
 def test_nan_weights_where_ignored_change_nothing():

@@ -205,6 +205,10 @@ def test_dtypes_of_features_and_of_weights(dtype):
     for weights in (torch.float32, dtype):
         rebuilt, _ = Rebuilder([8, 8], **SMALL).to(weights)(feats)
         assert [f.dtype for f in rebuilt] == [dtype, dtype]
+    rebuilder = Rebuilder([8, 8], **SMALL)
+    for p in rebuilder.parameters():  # and no buffers, as FSDP lowers them
+        p.data = p.data.to(dtype)
+    assert [f.dtype for f in rebuilder(feats)[0]] == [dtype, dtype]
 
 
 def test_mask_and_generator_reproduce():
