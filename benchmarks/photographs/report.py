@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from arms import ARMS, BASE, CONFIRMING, CONTRASTS, DEVELOPMENT, MRM_ON_IT
+from arms import ALSO, ARMS, BASE, CONFIRMING, CONTRASTS, DEVELOPMENT, MRM_ON_IT
 from data import PAIRS
 from paired import Paired, paired
 
@@ -58,6 +58,7 @@ def arm_table(lines: list[Line], pair: str) -> list[str]:
 def contrasts(lines: list[Line], pair: str) -> list[tuple[str, Paired]]:
     """The pair's differences, of arms that have seeds in common and began from the same networks."""
     on_top = sorted({x["arm"] for x in lines if x["arm"].startswith((f"{BASE}+", f"{BASE},"))})
+    on_top = [arm for arm in on_top if not (arm.startswith(MRM_ON_IT) and arm.endswith(ALSO))]  # theirs is another
     pairs = [*((arm, BASE) for arm in on_top), *CONTRASTS]
     found = [(f"{a} - {b}", paired(of(lines, pair, a), of(lines, pair, b))) for a, b in pairs]
     return [(title, result) for title, result in found if result.seeds]
