@@ -27,7 +27,7 @@ def open_data(settings: Settings) -> tuple[Domain, Domain, Domain | None]:
     labelled.check_labels()
     validation = open_validation(target, settings)
     if validation is not None and validation.samples == unlabelled.samples and rank_and_world()[0] == 0:
-        print(f"{target}: evaluated on the images that it trains on, since it has no split of others")
+        print(f"{target}: has no validation images of its own, so the run is evaluated on those that it trains on")
     return labelled, unlabelled, validation
 
 

@@ -53,7 +53,7 @@ def test_other_classes_are_refused_on_resuming(settings, tmp_path, capsys):
         return Run(dataclasses.replace(settings, source=own, target=own, **values))
 
     first = run()
-    assert f"folder:{tmp_path}: evaluated on the images that it trains on" in capsys.readouterr().out
+    assert f"folder:{tmp_path}: has no validation images of its own" in capsys.readouterr().out
     first.save()
     first.lock.close()
     names.reverse()
