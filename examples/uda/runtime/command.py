@@ -71,7 +71,9 @@ def command(main: Callable[[], Any]) -> NoReturn:
     sys.exit(status)
 
 
-def warning_line(message: Warning | str, category: type[Warning], *where: Any, line: str | None = None) -> str:
+def warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """A warning as scripts show it: of files and settings, so that the place in the code says nothing."""
     return f"warning: {' '.join(str(message).split())}\n"
 
