@@ -156,8 +156,9 @@ def check_logits(logits: Any, batch_size: int) -> Tensor:
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         hint = ""
         if isinstance(logits, (dict, list, tuple)):
-            entries = logits.items() if isinstance(logits, dict) else enumerate(logits)
-            entry = f"[{next((key for key, value in entries if isinstance(value, Tensor)), 0)!r}]"
+            entries = dict(logits if isinstance(logits, dict) else enumerate(logits))
+            key = next((key for key, value in entries.items() if isinstance(value, Tensor)), next(iter(entries), 0))
+            entry = f'["{key}"]' if isinstance(key, str) else f"[{key!r}]"
             hint = f"; wrap it:\n    def decoder_fn(feats):\n        return decoder(feats){entry}"
         raise TypeError(f"{expected}, got {describe(logits)}{hint}")
     if logits.ndim != 4 or logits.shape[0] != batch_size:

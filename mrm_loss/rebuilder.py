@@ -52,7 +52,7 @@ class Rebuilder(nn.Module):
         self.scale_factors = check_scale_factors(scale_factors, self.encoder_channels)
         self.grid_size = check_masking(grid_size, mask_ratio, block_size)
         self.mask_ratio, self.block_size = mask_ratio, block_size
-        check(check_int("embed_dim", embed_dim, 4) % 4 == 0, "embed_dim", "a multiple of 4", embed_dim)
+        check(check_int("embed_dim", embed_dim) % 4 == 0, "embed_dim", "a multiple of 4", embed_dim)
         self.embed_dim = embed_dim
         self.mask_only = mask_only
         self._warned_coarse = False

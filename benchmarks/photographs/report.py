@@ -57,8 +57,8 @@ def arm_table(lines: list[Line], pair: str) -> list[str]:
 
 def contrasts(lines: list[Line], pair: str) -> list[tuple[str, Paired]]:
     """The pair's differences, of arms that have seeds in common and began from the same networks."""
-    on_top = sorted({x["arm"] for x in lines if x["arm"].startswith((f"{BASE}+", f"{BASE},"))})
-    on_top = [arm for arm in on_top if not (arm.startswith(MRM_ON_IT) and arm.endswith(ALSO))]  # theirs is another
+    others = [f"{MRM_ON_IT}, {also}" for also in ALSO]  # whose baseline is another
+    on_top = sorted({x["arm"] for x in lines if x["arm"].startswith((f"{BASE}+", f"{BASE},"))} - set(others))
     pairs = [*((arm, BASE) for arm in on_top), *CONTRASTS]
     found = [(f"{a} - {b}", paired(of(lines, pair, a), of(lines, pair, b))) for a, b in pairs]
     return [(title, result) for title, result in found if result.seeds]

@@ -367,6 +367,9 @@ def test_files_that_are_no_checkpoints(run, tmp_path):
     torch.save(saved, tmp_path / "e.pt")
     with pytest.raises(ValueError, match=r"e\.pt: expected a run's folder.*KeyError: 'classes'"):
         load_networks(tmp_path / "e.pt")
+    torch.save([1, 2], tmp_path / "f.pt")
+    with pytest.raises(ValueError, match=r"f\.pt: found a list, not tensors by their names"):
+        load_init(torch.nn.Linear(1, 1), str(tmp_path / "f.pt"))
     with pytest.raises(ValueError, match="settings: expected those of this version, got wings besides"):
         settings_of({"method": "dacs", "wings": 2})
     done = launch("evaluate.py", str(tmp_path / "b.pt"))

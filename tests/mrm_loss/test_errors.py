@@ -26,7 +26,7 @@ CONSTRUCTION = [
     ("grid_size", dict(grid_size=(0, 8)), ValueError, "at least 1, got 0"),
     ("grid_size", dict(grid_size=16.0), TypeError, "expected an int, got 16.0"),
     ("embed_dim", dict(embed_dim=18, num_heads=2), ValueError, "multiple of 4, got 18"),
-    ("embed_dim", dict(embed_dim=2, mask_only=True), ValueError, "at least 4, got 2"),
+    ("embed_dim", dict(embed_dim=2, mask_only=True), ValueError, "multiple of 4, got 2"),
     ("num_heads", dict(embed_dim=16, num_heads=3), ValueError, "divisor of embed_dim=16, got 3"),
     ("num_heads", dict(num_heads=0), ValueError, "at least 1, got 0"),
     ("embed_dim", dict(embed_dim=16.0), TypeError, "expected an int, got 16.0"),
@@ -66,7 +66,9 @@ FEATS = [
     ("feats[0]", [level.to("meta") for level in LEVELS], ValueError, "move it there: mrm.to('meta')"),
 ]
 LOGITS = [
-    ({"loss": None, "logits": torch.zeros(2, 5, 4, 4)}, TypeError, "decoder(feats)['logits']"),
+    ({"out": 1}, TypeError, 'decoder(feats)["out"]'),
+    ((1, 2), TypeError, "decoder(feats)[0]"),
+    ({"loss": None, "logits": torch.zeros(2, 5, 4, 4)}, TypeError, 'decoder(feats)["logits"]'),
     ((None, torch.zeros(2, 5, 4, 4)), TypeError, "decoder(feats)[1]"),
     (None, TypeError, "logits (B, K, h, w), got None"),
     (torch.zeros(2, 5, 4, 4).int(), TypeError, "got a int32 tensor"),

@@ -22,7 +22,7 @@ from ..data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES
 from ..networks.build import build_network
 from ..networks.hrda import HRDA
 from ..networks.segmentor import Segmentor
-from ..runtime.files import load_strictly
+from ..runtime.files import load_strictly, state_dict_of
 from ..settings import Settings, settings_of
 from .files import read_checkpoint
 from .released import is_mmcv, is_vfm, load_released, read_weights_only, released_settings
@@ -155,9 +155,8 @@ def load_init(network: Segmentor, path: str) -> None:
         ValueError: the file does not fit the network.
     """
     try:
-        saved = read_weights_only(Path(path))
-        load_released(network, saved.get("state_dict", saved))
-    except (ValueError, TypeError, AttributeError) as error:
+        load_released(network, state_dict_of(read_weights_only(Path(path))))
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 

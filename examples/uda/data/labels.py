@@ -129,14 +129,15 @@ class ClassSet:
         A picture of the colours that was saved with a palette numbers them as they come.
         """
         shown = (palette[:, None] == self.colours).all(2)  # (n, K)
-        own = (shown & (table[: len(palette), None] == np.arange(len(self)))).any(1)
-        wrong = shown.any(1) & ~own
-        if not wrong.any():
+        own = shown & (table[: len(palette), None] == np.arange(len(self)))
+        if (shown.any(0) == own.any(0)).all():  # pixels need not be looked at: GTA5's palette has a car's colour twice
             return ""
         used = np.bincount(stored.ravel(), minlength=len(palette))[: len(palette)] > 0
-        if (wrong & used).sum() <= (own & used).sum():
+        right = used & own.any(1)
+        wrong = used & shown.any(1) & ~right
+        if wrong.sum() <= right.sum():
             return ""
-        index = int(np.flatnonzero(wrong & used)[0])
+        index = int(np.flatnonzero(wrong)[0])
         name = self.names[int(np.flatnonzero(shown[index])[0])]
         return (
             f"{index} has the colour of {name} in its palette, but is not an id of it; save ids, or give the classes "

@@ -6,6 +6,7 @@ Label files already converted to train ids (NAME_labelTrainIds.png) are preferre
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -98,7 +99,7 @@ def folder(root: Path, split: str) -> Found:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     own = root / "classes.json"
-    classes = replace(read_classes(own) if own.exists() or own.is_symlink() else STREETS, own=own)
+    classes = replace(read_classes(own) if os.path.lexists(own) else STREETS, own=own)
     pictures, truth = folders_of(root, split)
     images = images_below(pictures)
     if not images:

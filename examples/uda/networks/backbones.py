@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from ..runtime.files import load_strictly, mistaken_for, read_tensors
+from ..runtime.files import load_strictly, mistaken_for, read_tensors, state_dict_of
 
 _LEVELS = 4
 _HUB = ("hub", "imagenet")  # weights of these names are fetched
@@ -97,11 +97,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         except (SafetensorError, ValueError) as error:
             raise ValueError(f"encoder weights: {path}: expected a whole file of weights; {error}") from error
     try:
-        content = read_tensors(path)
-        state = content.get("state_dict", content) if isinstance(content, dict) else content
-        if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-            raise ValueError(f"found a {type(state).__name__}, not tensors by their names")
-        return cast("dict[str, Tensor]", state)
+        return state_dict_of(read_tensors(path))
     except ValueError as error:
         raise ValueError(f"encoder weights: {path}: expected a file of weights; {error}") from error
 

@@ -111,6 +111,18 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
         raise ValueError(f"could not be read as a whole file of tensors ({type(error).__name__}: {reason})") from error
 
 
+def state_dict_of(content: Any) -> dict[str, Tensor]:
+    """The tensors that a file holds by their names, bare or under "state_dict".
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise ValueError(f"found a {type(state).__name__}, not tensors by their names")
+    return state
+
+
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     """Loads a state dict; counters of BatchNorm, which older files lack, stay as they are.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import faulthandler
-import sys
 import warnings
 
 import pytest
@@ -26,12 +25,8 @@ def ended(error, capsys, monkeypatch, *words) -> tuple[int, str]:
     return left.value.code, capsys.readouterr().err
 
 
-def test_a_warning_takes_one_line(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["script.py"])
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *_, **__: None)
-    with pytest.raises(SystemExit):
-        command(lambda: None)
+def test_a_warning_takes_one_line(capsys, monkeypatch):
+    ended(None, capsys, monkeypatch)
     assert warnings.formatwarning("a.png: labels\n are resized", UserWarning, "x.py", 3) == (
         "warning: a.png: labels are resized\n"
     )
