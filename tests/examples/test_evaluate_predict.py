@@ -388,7 +388,8 @@ def released(tmp_path_factory) -> Path:
 
     state = checkpoint(build_network("mit_b0", embed_dim=16))
     path = tmp_path_factory.mktemp("released") / "iter_40000.pth"
-    torch.save({"meta": {"iter": 40000}, "state_dict": state, "optimizer": {}}, path)
+    meta = {"iter": 40000, "CLASSES": tuple(CITYSCAPES_NAMES)}
+    torch.save({"meta": meta, "state_dict": state, "optimizer": {}}, path)
     return path
 
 
@@ -446,6 +447,10 @@ def test_defaults_and_errors_of_released_files(released, tmp_path):
     torch.save({"state_dict": short}, tmp_path / "short.pth")
     with pytest.raises(ValueError, match=r"short\.pth: state_dict does not fit .*Missing.*classify\.bias"):
         load_networks(tmp_path / "short.pth")
+    for other in (CITYSCAPES_NAMES[::-1], CITYSCAPES_NAMES[:16]):  # 19 ids that mean something else, and fewer
+        torch.save({"meta": {"CLASSES": tuple(other)}, "state_dict": student}, tmp_path / "other.pth")
+        with pytest.raises(ValueError, match=r"other\.pth: expected a network of Cityscapes' classes \['road', .*got \["):
+            load_networks(tmp_path / "other.pth")
 
 
 def test_released_hrda_slides_by_default(tmp_path):

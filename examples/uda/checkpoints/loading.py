@@ -84,7 +84,8 @@ def load_networks(path: str | Path, which: Sequence[str] = WHICH) -> Loaded:
             return _of_run(file, saved, which)
         state = saved.get("state_dict", saved) if isinstance(saved, dict) else None
         if isinstance(state, dict) and (is_mmcv(state) or is_vfm(state)):
-            return _released(file, state, which)
+            meta = saved.get("meta")  # mmseg writes the names of the classes there
+            return _released(file, state, which, meta.get("CLASSES") if isinstance(meta, dict) else None)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
@@ -127,8 +128,13 @@ def _of_run(file: Path, saved: dict[str, Any], which: Sequence[str]) -> Loaded:
     return Loaded(file, networks, names, colours, settings.target_size, settings.eval_window, settings)
 
 
-def _released(file: Path, state: dict[str, Tensor], which: Sequence[str]) -> Loaded:
-    """Networks of a released file: evaluated on Cityscapes at half size; HRDA's and VFM-UDA's at full size."""
+def _released(file: Path, state: dict[str, Tensor], which: Sequence[str], names: Sequence[str] | None) -> Loaded:
+    """Networks of a released file: evaluated on Cityscapes at half size; HRDA's and VFM-UDA's at full size.
+
+    names: of the classes, where the file has them.
+    """
+    if names and list(names) != CITYSCAPES_NAMES:
+        raise ValueError(f"expected a network of Cityscapes' classes {CITYSCAPES_NAMES}, got {list(names)}")
     vfm = is_vfm(state)
     teacher = "network_ema" if vfm else "ema_model"
     has_teacher = any(key.removeprefix("module.").startswith(f"{teacher}.") for key in state)
