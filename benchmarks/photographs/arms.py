@@ -149,6 +149,7 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 # other, so that they are made on one machine: on another kind of processor a seed gives another start
 QUEUE: list[tuple[str, list[str], list[int]]] = [
     *blocks(SCENES, BALANCED, [0]),
+    *blocks(["scenes"], ["dacs", "dacs+mrm", "dacs+mrm, augmented", "dacs, balanced+mrm, augmented"], [0]),
     *blocks(["camvid-idd"], [*BALANCED, *TO_TRY, *SLOW], [100]),
     *blocks(BOTH, [*BALANCED, *LONG], [210]),
     *blocks(BOTH, [*BALANCED, LONGER, EACH_PIXEL, *CONTROLS, "source only"], [211]),
