@@ -22,9 +22,10 @@ HEAD = """Made by `python benchmarks/photographs/report.py` from runs.jsonl. mIo
 Differences are of runs with one seed that began from the same network."""
 
 
-def of(lines: list[Line], pair: str, arm: str) -> dict[tuple[int, str], float]:
-    """Seed and start -> student's mIoU of the pair's and arm's runs."""
-    return {(x["seed"], x["start"]): x["student"] for x in lines if (x["pair"], x["arm"]) == (pair, arm)}
+def of(lines: list[Line], pair: str, arm: str, network: str = "student") -> dict[tuple[int, str], float]:
+    """Seed and start -> the network's mIoU, of the pair's and arm's runs that have it."""
+    own = [x for x in lines if (x["pair"], x["arm"]) == (pair, arm) and x[network] is not None]
+    return {(x["seed"], x["start"]): x[network] for x in own}
 
 
 def final(line: Line, key: str) -> float:
@@ -55,25 +56,33 @@ def arm_table(lines: list[Line], pair: str) -> list[str]:
     return rows
 
 
-def contrasts(lines: list[Line], pair: str) -> list[tuple[str, Paired]]:
-    """The pair's differences, of arms that have seeds in common and began from the same networks."""
+def contrasts(lines: list[Line], pair: str) -> list[tuple[str, Paired, Paired]]:
+    """The pair's differences of student and teacher, of arms that have seeds in common and began from the same
+    networks."""
     others = [f"{MRM_ON_IT}, {also}" for also in ALSO]  # whose baseline is another
     on_top = sorted({x["arm"] for x in lines if x["arm"].startswith((f"{BASE}+", f"{BASE},"))} - set(others))
     pairs = [*((arm, BASE) for arm in on_top), *CONTRASTS]
-    found = [(f"{a} - {b}", paired(of(lines, pair, a), of(lines, pair, b))) for a, b in pairs]
-    return [(title, result) for title, result in found if result.seeds]
+    found = []
+    for a, b in pairs:
+        both = (paired(of(lines, pair, a, network), of(lines, pair, b, network)) for network in ("student", "teacher"))
+        found.append((f"{a} - {b}", *both))
+    return [row for row in found if row[1].seeds]
 
 
-def contrast_table(rows: list[tuple[str, Paired]]) -> list[str]:
-    table = ["| difference, paired by seed | seeds | mean [95 % interval] |", "|---|---|---|"]
-    for title, result in rows:
-        interval = f" [{result.low:+.2f}, {result.high:+.2f}]" if len(result.seeds) > 1 else ""
-        table.append(f"| {title} | {len(result.seeds)} | {result.mean:+.2f}{interval} |")
+def contrast_table(rows: list[tuple[str, Paired, Paired]]) -> list[str]:
+    table = ["| difference, paired by seed: mean [95 % interval] | seeds | student | teacher |", "|---|---|---|---|"]
+    table += [f"| {title} | {len(own.seeds)} | {shown(own)} | {shown(other)} |" for title, own, other in rows]
     return table
 
 
-def gains(lines: list[Line]) -> list[tuple[str, float, float]]:
-    """For each pair, noise and seed: which it is, the baseline's right pseudo-labels and MRM's gain over it."""
+def shown(result: Paired) -> str:
+    interval = f" [{result.low:+.2f}, {result.high:+.2f}]" if len(result.seeds) > 1 else ""
+    return f"{result.mean:+.2f}{interval}" if result.seeds else ""
+
+
+def gains(lines: list[Line]) -> list[tuple[str, float, float, float]]:
+    """For each pair, noise and seed: which it is, the baseline's right pseudo-labels and its confident pixels, both in
+    percent, and MRM's gain over it."""
     found = []
     for pair in PAIRS:
         for noise in ("", ", noise 0.3"):
@@ -81,24 +90,30 @@ def gains(lines: list[Line]) -> list[tuple[str, float, float]]:
             mrm = of(lines, pair, MRM_ON_IT + noise)
             for x in base:
                 if (key := (x["seed"], x["start"])) in mrm:
-                    found.append((pair + noise, final(x, "accuracy"), mrm[key] - x["student"]))
+                    gain = mrm[key] - x["student"]
+                    found.append((pair + noise, final(x, "accuracy"), 100 * final(x, "trust"), gain))
     return found
 
 
-def plot(points: list[tuple[str, float, float]], path: Path) -> None:
+def plot(points: list[tuple[str, float, float, float]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    for name in dict.fromkeys(name for name, _, _ in points):
-        own = [(x, y) for other, x, y in points if other == name]
-        axes.scatter(*zip(*own), label=name)
-    axes.axhline(0, color="grey", linewidth=0.8)
-    axes.set_xlabel("pixels with a right pseudo-label at the baseline's last step, %")
-    axes.set_ylabel("mIoU of DACS + MRM - DACS")
-    axes.legend()
+    figure, both = plt.subplots(1, 2, figsize=(10, 4.4), sharey=True)
+    for name in dict.fromkeys(name for name, *_ in points):
+        *xs, gain = zip(*(numbers for other, *numbers in points if other == name))
+        for axes, x in zip(both, xs):
+            axes.scatter(x, gain, label=name, alpha=0.8)
+    for axes, text in zip(
+        both, ("pixels with a right pseudo-label, %", "pixels with a confident pseudo-label (trust), %")
+    ):
+        axes.axhline(0, color="grey", linewidth=0.8)
+        axes.set_xlabel(text)
+    both[0].set_ylabel("mIoU with MRM minus without, points")
+    both[0].legend(fontsize="small")
+    figure.suptitle("balanced DACS: what MRM adds, against the baseline's pseudo-labels at its last step")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 

@@ -17,14 +17,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from arms import ARMS, COMMON, SETTINGS, Arm
 from data import PAIRS, ids_of, write_domain, write_weights
-from steps import dacs_step
 from torch import Tensor
 from trainers import (
     ROOT,
@@ -36,6 +34,7 @@ from trainers import (
     class_iou,
     commit,
     confusion_matrix,
+    dacs_step,
     device_name,
     go_on_with,
     keep,
@@ -44,7 +43,6 @@ from trainers import (
     normalise,
     one_step,
     open_run,
-    own_rng,
 )
 
 from mrm_loss import frozen_norm_stats
@@ -89,14 +87,11 @@ def start_file(pair: str, arm: Arm, settings: Settings, work: Path) -> Path:
 
 
 def opened(arm: Arm, settings: Settings, work: Path) -> tuple[Run, StepFunction]:
-    """The trainers' run and the step function, with what the arm changes."""
+    """The trainers' run with what the arm changes, and their step function."""
     run = open_run(dataclasses.replace(settings, out=str(work / "runs" / uuid.uuid4().hex)))
-    if arm.before is not None and settings.uses_mrm:
-        with own_rng(settings.seed, "rebuilder"):
-            arm.before(run.models.mrm)
-    if arm.method == "mic":
-        return run, mic_step
-    return run, partial(dacs_step, change=arm.change, noise=arm.noise)
+    if arm.change is not None:
+        arm.change(run)
+    return run, mic_step if arm.method == "mic" else dacs_step
 
 
 def advance(run: Run, step_function: StepFunction, stop: int) -> None:

@@ -15,18 +15,13 @@ import train_dacs_mrm
 import train_mic_mrm
 from shared.provenance import commit, device_name
 from uda.checkpoints.evaluation import class_iou, confusion_matrix, mean_iou, predict_ids
-from uda.data.batches import Batch, batches
+from uda.data.batches import batches
 from uda.data.domain import Domain
 from uda.data.labels import CITYSCAPES_COLOURS, CITYSCAPES_NAMES, colourise
 from uda.data.transforms import normalise
-from uda.runtime.rng import generator, own_rng
 from uda.scenes import write as scenes
-from uda.selftraining.draws import Draws
-from uda.selftraining.mixing import mix
-from uda.selftraining.teacher import balance, update_teacher
 from uda.settings import Settings, preset_values
 from uda.settings.checks import option
-from uda.training.models import Models
 from uda.training.optimizers import go_on_with
 from uda.training.report import save_panel
 from uda.training.run import Run, StepFunction, batches_of, one_step

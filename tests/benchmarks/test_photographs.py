@@ -1,4 +1,4 @@
-"""benchmarks/photographs: the queue, the intervals, the step against the trainer's, and a row from end to end."""
+"""benchmarks/photographs: the queue, the intervals, what arms change, and a row from end to end."""
 
 # ruff: noqa: E402 (the folder is made known to Python first)
 from __future__ import annotations
@@ -7,8 +7,8 @@ import dataclasses
 import json
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,16 +21,19 @@ sys.path.insert(0, str(FOLDER))
 pytest.importorskip("timm", reason="the network's encoder")
 pytest.importorskip("segmentation_models_pytorch", reason="the network's encoder")
 
+import changes
 import data
 import prepare
 import report
 import run
 import single
-import steps
 import trainers
-from arms import ARMS, QUEUE, Arm
+from arms import ARMS, QUEUE
 from paired import paired
+from uda.selftraining.draws import Draws
 from uda.settings import parse
+
+from mrm_loss import MRM
 
 
 def street(path: Path, label: Path, size: tuple[int, int], classes: int, seed: int) -> None:
@@ -79,22 +82,6 @@ def test_the_trainers_command_has_the_settings_of_the_row(name, places, monkeypa
     assert parsed == dataclasses.replace(cfg, device="auto")
 
 
-def trained(cfg, step_function, places, arm: Arm = ARMS["dacs"]) -> dict[str, torch.Tensor]:
-    opened, _ = single.opened(arm, cfg, places["work"])
-    single.advance(opened, step_function, opened.total)
-    return opened.models.network.state_dict()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["dacs", "dacs+mrm, augmented", "dacs+mask only", "dacs, balanced+mrm"])
-def test_the_step_is_the_trainers(name, places):
-    cfg, arm = settings(places, name), ARMS[name]
-    ours = trained(cfg, partial(steps.dacs_step, change=arm.change), places)
-    theirs = trained(cfg, trainers.dacs_step, places)
-    for key, value in theirs.items():
-        torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=1e-5, msg=key)
-
-
 @pytest.mark.slow
 def test_balancing_changes_the_mixed_pass_alone(places):
     losses = []
@@ -102,7 +89,7 @@ def test_balancing_changes_the_mixed_pass_alone(places):
         opened, step = single.opened(ARMS[name], settings(places, name, threshold=0.15), places["work"])
         single.advance(opened, step, 2)
         batch = trainers.batches_of(opened)[2]
-        losses.append(step(0, batch, opened.models, opened.settings, trainers.Draws(opened.settings, 2)))
+        losses.append(step(0, batch, opened.models, opened.settings, Draws(opened.settings, 2)))
     plain, balanced = losses
     assert balanced["source"] == plain["source"]
     assert balanced["trust"] == plain["trust"]
@@ -144,29 +131,18 @@ def test_a_row_from_the_two_folders(places, tmp_path):
     assert "0 runs" in subprocess.run([*words, "--list"], check=True, capture_output=True, text=True).stdout
 
 
-def now_of(places, name: str) -> steps.Now:
-    """What a step knows, of made-up images."""
-    cfg = settings(places, name)
-    opened, _ = single.opened(ARMS[name], cfg, places["work"])
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, 96, 128, generator=generator)
-    probabilities = torch.randn(2, 7, 96, 128, generator=generator).mul(3).softmax(1)
-    labels, trusted = probabilities.argmax(1), torch.ones(2, 96, 128)
-    both = images, labels, 0.5 * trusted
-    return steps.Now(1, opened.models, cfg, trainers.Draws(cfg, 3), both, both, probabilities, trusted)
-
-
 @pytest.mark.slow
-def test_every_pass_trains_the_encoder(places):
-    now = now_of(places, "dacs+mrm")
-    now.step = now.cfg.iterations - 1
-    network = now.models.network
-    weight = next(network.encoder.parameters())
-    for name, change in {name: arm.change for name, arm in ARMS.items() if arm.change and not arm.noise}.items():
-        network.zero_grad()
-        loss = change.own_pass(now)
-        assert loss > 0, name
-        assert weight.grad is not None and weight.grad.abs().sum() > 0, name
+@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm.change])
+def test_the_pass_trains_the_encoder_otherwise_than_as_published(name, places):
+    gradients = []
+    for some in (name, name.partition("+")[0] + "+mrm"):
+        opened, step = single.opened(ARMS[some], settings(places, some, threshold=0.15), places["work"])
+        batch = trainers.batches_of(opened)[2]
+        losses = step(0, batch, opened.models, opened.settings, Draws(opened.settings, 2))
+        assert losses["mrm"] > 0
+        gradients.append(next(opened.models.network.encoder.parameters()).grad)
+    assert gradients[0].isfinite().all()
+    assert not torch.equal(*gradients)
 
 
 @pytest.mark.slow
@@ -181,31 +157,51 @@ def test_without_its_transformer_the_rebuilder_still_rebuilds(places):
     assert all(not torch.equal(a, b) for a, b in zip(feats[:2], opened.models.mrm.rebuild(feats, mask)[0]))
 
 
+def run_with(mrm, predict=None, threshold: float = 0.968) -> SimpleNamespace:
+    """As much of an opened run as a change looks at."""
+    models = SimpleNamespace(mrm=mrm, teacher=SimpleNamespace(predict=predict))
+    return SimpleNamespace(models=models, settings=trainers.Settings(threshold=threshold))
+
+
 def test_fills_leave_visible_cells_as_they_are():
     generator = torch.Generator().manual_seed(0)
-    feats = [torch.randn(2, 3, 12, 16, generator=generator), torch.randn(2, 5, 6, 8, generator=generator)]
+    feats = [torch.randn(2, 4, 12, 16, generator=generator), torch.randn(2, 8, 6, 8, generator=generator)]
     mask = torch.rand(2, 1, 6, 8, generator=generator) < 0.4
-    for fill in (steps.zero, steps.other_image):
-        for before, after in zip(feats, fill(None, feats, mask)):
-            hidden = steps.cells(mask, before)
-            assert torch.equal(before.masked_fill(hidden, 0), after.masked_fill(hidden, 0))
-            assert not torch.equal(before, after)
-    assert all(torch.equal(*levels) for levels in zip(feats, steps.nothing(None, feats, mask)))
+    hidden = [mask.repeat_interleave(2, 2).repeat_interleave(2, 3), mask]
+    filled = {}
+    for change in (changes.zero, changes.nothing):
+        mrm = MRM([4, 8], grid_size=(6, 8), embed_dim=8, num_heads=2)
+        change(run_with(mrm))
+        filled[change], same_mask = mrm.rebuild(feats, mask)
+        assert same_mask is mask
+    assert all(torch.equal(a.masked_fill(h, 0), b) for a, b, h in zip(feats, filled[changes.zero], hidden))
+    assert all(torch.equal(*levels) for levels in zip(feats, filled[changes.nothing]))
 
 
 def test_each_pixel_counts_confident_ones_alone():
+    """As many as are confident: a share of one half, which all weights have as a factor."""
     probabilities = torch.tensor([[0.98, 0.6], [0.02, 0.4]]).view(1, 2, 1, 2)
-    cfg = trainers.Settings(mrm_augment=False, threshold=0.968)
-    both = torch.zeros(1, 3, 1, 2), probabilities.argmax(1), torch.full((1, 1, 2), 0.5)
-    now = steps.Now(0, None, cfg, None, both, both, probabilities, torch.ones(1, 1, 2))
-    assert steps.each_pixel(now)[2].tolist() == [[[1.0, 0.0]]]
+    given = []
+    mrm = SimpleNamespace(forward=lambda *passed, mask: given.append(passed[3]))
+    run = run_with(mrm, predict=lambda images: probabilities.log())
+    changes.each_pixel(run)
+    for weights, expected in (([[[0.5, 0.5]]], [[[1.0, 0.0]]]), ([[[0.75, 0.25]]], [[[1.5, 0.0]]])):
+        run.models.teacher.predict(None)
+        mrm.forward(None, None, None, torch.tensor(weights), mask=None)
+        assert given.pop().tolist() == expected
+    probabilities = torch.full((1, 2, 1, 2), 0.5)
+    run.models.teacher.predict(None)
+    mrm.forward(None, None, None, torch.zeros(1, 1, 2), mask=None)
+    assert given.pop().tolist() == [[[0.0, 0.0]]]
 
 
-def test_noise_changes_about_its_share_of_the_labels():
-    cfg, labels = trainers.Settings(), torch.zeros(4, 96, 128, dtype=torch.int64)
-    noisy = steps.with_noise(labels, 0.3, 10, trainers.Draws(cfg, 5))
-    assert 0.15 < (noisy != labels).float().mean() < 0.39  # of 0.3 nine in ten get another class
-    assert torch.equal(noisy, steps.with_noise(labels, 0.3, 10, trainers.Draws(cfg, 5)))
+def test_visible_alone_counts_no_pixel_of_a_masked_cell():
+    given = []
+    run = run_with(SimpleNamespace(forward=lambda *passed, mask: given.append(passed[3])))
+    changes.visible_alone(run)
+    mask = torch.tensor([[[[True, False]]]])
+    run.models.mrm.forward(None, None, torch.zeros(1, 2, 4, dtype=torch.int64), torch.full((1, 2, 4), 0.5), mask=mask)
+    assert given[0].tolist() == [[[0.0, 0.0, 0.5, 0.5]] * 2]
 
 
 def test_intervals_of_shared_seeds():

@@ -449,7 +449,9 @@ def test_defaults_and_errors_of_released_files(released, tmp_path):
         load_networks(tmp_path / "short.pth")
     for other in (CITYSCAPES_NAMES[::-1], CITYSCAPES_NAMES[:16]):  # 19 ids that mean something else, and fewer
         torch.save({"meta": {"CLASSES": tuple(other)}, "state_dict": student}, tmp_path / "other.pth")
-        with pytest.raises(ValueError, match=r"other\.pth: expected a network of Cityscapes' classes \['road', .*got \["):
+        with pytest.raises(
+            ValueError, match=r"other\.pth: expected a network of Cityscapes' classes \['road', .*got \["
+        ):
             load_networks(tmp_path / "other.pth")
 
 
