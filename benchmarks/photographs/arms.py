@@ -112,6 +112,7 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 # other, so that they are made on one machine: on another kind of processor a seed gives another start
 QUEUE: list[tuple[str, list[str], list[int]]] = [
     *blocks(["scenes-far", "scenes-near", "scenes"], [BASE, MRM_ON_IT], [100, 101]),
+    *blocks(["scenes-far"], [LONGER, f"{BASE}+nothing masked", f"{BASE}+mask only"], [101]),
     *blocks(BOTH, [BASE, MRM_ON_IT, HELP[1], *LONG], [210]),
     *blocks(BOTH, [BASE, MRM_ON_IT, LONGER, *HELP, *CONTROLS, *ENDS], [211]),
     *blocks(["drawn-camvid"], list(MIC), [211]),

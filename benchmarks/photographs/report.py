@@ -112,7 +112,7 @@ def plot(points: list[tuple[str, float, float, float]], path: Path) -> None:
         axes.axhline(0, color="grey", linewidth=0.8)
         axes.set_xlabel(text)
     both[0].set_ylabel("mIoU with MRM minus without, points")
-    both[0].legend(fontsize="small")
+    both[1].legend(fontsize="small")
     figure.suptitle("balanced DACS: what MRM adds, against the baseline's pseudo-labels at its last step")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
