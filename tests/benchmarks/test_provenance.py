@@ -26,7 +26,7 @@ def test_the_command_and_its_environment(monkeypatch):
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
 def test_every_result_says_how_it_was_made(path):
     result = json.loads(path.read_text())
-    assert result["command"].startswith("python benchmarks/")
+    assert result["command"].startswith(("python benchmarks/", "python examples/"))
     assert isinstance(result["environment"], dict)
     assert all(result[key] for key in ("commit", "machine", "torch", "python"))
     assert "-dirty" not in path.read_text()
