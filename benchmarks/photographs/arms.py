@@ -87,7 +87,8 @@ PLAIN, BASE = "dacs", "dacs, balanced"
 ARMS: dict[str, Arm] = {f"{PLAIN}{name}": arm for name, arm in BESIDE.items()}
 ARMS |= {f"{BASE}{name}": arm.but(BALANCE) for name, arm in BESIDE.items()}
 MRM_ON_IT, LONGER = f"{BASE}+mrm", f"{BASE}, MRM's time"
-HELP = [f"{MRM_ON_IT}, each pixel", f"{MRM_ON_IT}, visible alone"]
+VISIBLE = f"{MRM_ON_IT}, visible alone"
+HELP = [f"{MRM_ON_IT}, each pixel", VISIBLE]
 CONTROLS = [f"{BASE}+{name}" for name in ("mask only", "nothing masked", "zero", "no transformer", "mrm, augmented")]
 # four times the steps
 LONG = {f"{name}, long": replace(ARMS[name], longer=4) for name in (BASE, MRM_ON_IT)}
@@ -113,7 +114,7 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 QUEUE: list[tuple[str, list[str], list[int]]] = [
     *blocks(["scenes-far", "scenes-near", "scenes"], [BASE, MRM_ON_IT], [100, 101]),
     *blocks(["scenes-far"], [LONGER, f"{BASE}+nothing masked", f"{BASE}+mask only"], [101]),
-    *blocks(BOTH, [BASE, MRM_ON_IT, HELP[1], *LONG], [210]),
+    *blocks(BOTH, [BASE, MRM_ON_IT, VISIBLE, *LONG], [210]),
     *blocks(BOTH, [BASE, MRM_ON_IT, LONGER, *HELP, *CONTROLS, *ENDS], [211]),
     *blocks(["drawn-camvid"], list(MIC), [211]),
     *blocks(["eighth-camvid"], ["source only", BASE, MRM_ON_IT, LONGER, *HELP], [202, 203]),

@@ -27,6 +27,7 @@ def zero(run: Run) -> None:
 
 def nothing(run: Run) -> None:
     """Nothing is masked: the pass alone."""
+    # copies: of the same tensors the library warns that no level is rebuilt
     decode_instead(run, lambda feats, mask: [level.clone() for level in feats])
 
 
