@@ -27,7 +27,7 @@ def zero(run: Run) -> None:
 
 def nothing(run: Run) -> None:
     """Nothing is masked: the pass alone."""
-    # copies: of the same tensors the library warns that no level is rebuilt
+    # copies: the library takes the same tensors for levels that pass through, and warns that nothing is trained
     decode_instead(run, lambda feats, mask: [level.clone() for level in feats])
 
 
