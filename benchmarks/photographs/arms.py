@@ -112,11 +112,11 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 # (pair, arms, seeds), in the order in which they are made; PLAN.md says what each is for. A seed's arms follow each
 # other, so that they are made on one machine: on another kind of processor a seed gives another start
 QUEUE: list[tuple[str, list[str], list[int]]] = [
+    *blocks(BOTH, [BASE, MRM_ON_IT, VISIBLE, LONGER, *ENDS, *CONTROLS], [211]),
+    *blocks(["drawn-camvid"], list(MIC), [211]),
     *blocks(["scenes-far", "scenes-near", "scenes"], [BASE, MRM_ON_IT], [100, 101]),
     *blocks(["scenes-far"], [LONGER, f"{BASE}+nothing masked", f"{BASE}+mask only"], [101]),
-    *blocks(BOTH, [BASE, MRM_ON_IT, VISIBLE, *LONG], [210]),
-    *blocks(BOTH, [BASE, MRM_ON_IT, LONGER, *HELP, *CONTROLS, *ENDS], [211]),
-    *blocks(["drawn-camvid"], list(MIC), [211]),
+    *blocks(BOTH, [BASE, MRM_ON_IT, VISIBLE, LONGER], [210]),
     *blocks(["eighth-camvid"], ["source only", BASE, MRM_ON_IT, LONGER, *HELP], [202, 203]),
 ]
 
