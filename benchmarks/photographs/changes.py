@@ -40,25 +40,6 @@ def decode_instead(run: Run, fill: Callable[[Levels, Tensor], Levels]) -> None:
     run.models.mrm.rebuild = rebuild
 
 
-def each_pixel(run: Run) -> None:
-    """Pixels weigh 1 from the threshold on, else 0 (FixMatch, UniMatch); times how rare they are, where balanced."""
-    mrm, teacher = run.models.mrm, run.models.teacher
-    predict, forward = teacher.predict, mrm.forward
-    sure = torch.empty(0)
-
-    def seen(images: Tensor, *rest: Any) -> Tensor:
-        nonlocal sure
-        logits = predict(images, *rest)
-        sure = logits.softmax(1).amax(1) >= run.settings.threshold  # (B, H, W)
-        return logits
-
-    def weighed(feats: Levels, decoder: nn.Module, labels: Tensor, weights: Tensor, **others: Any) -> Tensor:
-        # each pixel's weight has the share of confident pixels as a factor
-        return forward(feats, decoder, labels, torch.where(sure, weights / sure.float().mean(), 0.0), **others)
-
-    teacher.predict, mrm.forward = seen, weighed
-
-
 def visible_alone(run: Run) -> None:
     """Pixels in masked cells do not count; the loss is divided by the number of all."""
     mrm = run.models.mrm

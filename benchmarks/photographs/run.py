@@ -60,12 +60,10 @@ class Runner:
     """Runs jobs, several at a time."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args, self.deadline, self.writing = args, time.monotonic() + args.seconds, threading.Lock()
+        self.args, self.writing = args, threading.Lock()
 
     def __call__(self, job: Job) -> str:
         """Returns what went wrong, which must not keep the other runs from theirs."""
-        if time.monotonic() > self.deadline:
-            return ""
         pair, arm, seed = job
         log = self.args.work / "logs" / f"{file_name(pair, arm, seed)}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +98,6 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[])
     add_places(parser)
     parser.add_argument("--parallel", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no run after so many")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--list", action="store_true", help="what is missing, and stop")
     args = parser.parse_args()

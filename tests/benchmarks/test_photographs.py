@@ -157,10 +157,9 @@ def test_without_its_transformer_the_rebuilder_still_rebuilds(places):
     assert all(not torch.equal(a, b) for a, b in zip(feats[:2], opened.models.mrm.rebuild(feats, mask)[0]))
 
 
-def run_with(mrm, predict=None, threshold: float = 0.968) -> SimpleNamespace:
+def run_with(mrm) -> SimpleNamespace:
     """As much of an opened run as a change looks at."""
-    models = SimpleNamespace(mrm=mrm, teacher=SimpleNamespace(predict=predict))
-    return SimpleNamespace(models=models, settings=trainers.Settings(threshold=threshold))
+    return SimpleNamespace(models=SimpleNamespace(mrm=mrm))
 
 
 def test_fills_leave_visible_cells_as_they_are():
@@ -176,23 +175,6 @@ def test_fills_leave_visible_cells_as_they_are():
         assert same_mask is mask
     assert all(torch.equal(a.masked_fill(h, 0), b) for a, b, h in zip(feats, filled[changes.zero], hidden))
     assert all(torch.equal(*levels) for levels in zip(feats, filled[changes.nothing]))
-
-
-def test_each_pixel_counts_confident_ones_alone():
-    """As many as are confident: a share of one half, which all weights have as a factor."""
-    probabilities = torch.tensor([[0.98, 0.6], [0.02, 0.4]]).view(1, 2, 1, 2)
-    given = []
-    mrm = SimpleNamespace(forward=lambda *passed, mask: given.append(passed[3]))
-    run = run_with(mrm, predict=lambda images: probabilities.log())
-    changes.each_pixel(run)
-    for weights, expected in (([[[0.5, 0.5]]], [[[1.0, 0.0]]]), ([[[0.75, 0.25]]], [[[1.5, 0.0]]])):
-        run.models.teacher.predict(None)
-        mrm.forward(None, None, None, torch.tensor(weights), mask=None)
-        assert given.pop().tolist() == expected
-    probabilities = torch.full((1, 2, 1, 2), 0.5)
-    run.models.teacher.predict(None)
-    mrm.forward(None, None, None, torch.zeros(1, 1, 2), mask=None)
-    assert given.pop().tolist() == [[[0.0, 0.0]]]
 
 
 def test_visible_alone_counts_no_pixel_of_a_masked_cell():
