@@ -110,10 +110,10 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 # other, so that they are made on one machine: on another kind of processor a seed gives another start
 QUEUE: list[tuple[str, list[str], list[int]]] = [
     *blocks(BOTH, [BASE, MRM_ON_IT, VISIBLE, LONGER, *ENDS, *CONTROLS], [211]),
-    *blocks(["drawn-camvid"], list(MIC), [211]),
     *blocks(["scenes-far", "scenes-near", "scenes"], [BASE, MRM_ON_IT], [100, 101]),
     *blocks(["scenes-far"], [LONGER, f"{BASE}+nothing masked", f"{BASE}+mask only"], [101]),
     *blocks(BOTH, [BASE, MRM_ON_IT, VISIBLE, LONGER], [210]),
+    *blocks(["drawn-camvid"], list(MIC), [210]),
     *blocks(["eighth-camvid"], ["source only", BASE, MRM_ON_IT, LONGER, VISIBLE], [202, 203]),
 ]
 

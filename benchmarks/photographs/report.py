@@ -77,7 +77,7 @@ def contrast_table(rows: list[tuple[str, Paired, Paired]]) -> list[str]:
 
 def shown(result: Paired) -> str:
     interval = f" [{result.low:+.2f}, {result.high:+.2f}]" if len(result.seeds) > 1 else ""
-    return f"{result.mean:+.2f}{interval}" if result.seeds else ""
+    return f"{round(result.mean, 2) + 0.0:+.2f}{interval}" if result.seeds else ""  # no -0.00
 
 
 def gains(lines: list[Line]) -> list[tuple[str, float, float, float]]:
