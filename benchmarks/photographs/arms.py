@@ -80,6 +80,7 @@ BESIDE = {
     "+no transformer": Arm(change=changes.no_transformer),
     "+mrm, augmented": Arm(settings=AUGMENT),
     "+mrm, visible alone": Arm(change=changes.visible_alone),
+    "+mrm, visible alone, augmented": Arm(settings=AUGMENT, change=changes.visible_alone),
 }
 # the second baseline: target pixels of rare pseudo-labels weigh more
 PLAIN, BASE = "dacs", "dacs, balanced"
@@ -87,8 +88,9 @@ ARMS: dict[str, Arm] = {f"{PLAIN}{name}": arm for name, arm in BESIDE.items()}
 ARMS |= {f"{BASE}{name}": arm.but(BALANCE) for name, arm in BESIDE.items()}
 MRM_ON_IT, LONGER = f"{BASE}+mrm", f"{BASE}, MRM's time"
 VISIBLE = f"{MRM_ON_IT}, visible alone"
-HELP = [f"{MRM_ON_IT}, each pixel", VISIBLE]  # the first has its runs, and has left
-CONTROLS = [f"{BASE}+{name}" for name in ("mask only", "nothing masked", "zero", "no transformer", "mrm, augmented")]
+COLOURED = [f"{MRM_ON_IT}, augmented", f"{VISIBLE}, augmented"]
+HELP = [f"{MRM_ON_IT}, each pixel", VISIBLE, *COLOURED]  # the first has its runs, and has left
+CONTROLS = [f"{BASE}+{name}" for name in ("mask only", "nothing masked", "zero", "no transformer")]
 MIC = {
     "mic, balanced": Arm("mic", OFF | BALANCE),
     "mic, balanced, MRM's time": Arm("mic", OFF | BALANCE, longer=MRM_TIME),
@@ -109,11 +111,11 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 # (pair, arms, seeds), in the order in which they are made; PLAN.md says what each is for. A seed's arms follow each
 # other, so that they are made on one machine: on another kind of processor a seed gives another start
 QUEUE: list[tuple[str, list[str], list[int]]] = [
-    *blocks(BOTH, [BASE, MRM_ON_IT, VISIBLE, LONGER, *ENDS, *CONTROLS], [211]),
+    *blocks(BOTH, [BASE, MRM_ON_IT, VISIBLE, LONGER, *ENDS, *CONTROLS, COLOURED[0]], [211]),
+    *blocks(BOTH, [BASE, MRM_ON_IT, LONGER, VISIBLE, *COLOURED], [210]),
+    *blocks(["drawn-camvid"], list(MIC), [210]),
     *blocks(["scenes-far", "scenes-near", "scenes"], [BASE, MRM_ON_IT], [100, 101]),
     *blocks(["scenes-far"], [LONGER, f"{BASE}+nothing masked", f"{BASE}+mask only"], [101]),
-    *blocks(BOTH, [BASE, MRM_ON_IT, VISIBLE, LONGER], [210]),
-    *blocks(["drawn-camvid"], list(MIC), [210]),
     *blocks(["eighth-camvid"], ["source only", BASE, MRM_ON_IT, LONGER, VISIBLE], [202, 203]),
 ]
 
