@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from arms import ALSO, ARMS, BASE, CONFIRMING, CONTRASTS, DEVELOPMENT, MRM_ON_IT
+from arms import ALSO, ARMS, BASE, CONTRASTS, DEVELOPMENT, MRM_ON_IT
 from data import PAIRS
 from paired import Paired, paired
 
@@ -76,8 +76,12 @@ def contrast_table(rows: list[tuple[str, Paired, Paired]]) -> list[str]:
 
 
 def shown(result: Paired) -> str:
-    interval = f" [{result.low:+.2f}, {result.high:+.2f}]" if len(result.seeds) > 1 else ""
-    return f"{round(result.mean, 2) + 0.0:+.2f}{interval}" if result.seeds else ""  # no -0.00
+    interval = f" [{signed(result.low)}, {signed(result.high)}]" if len(result.seeds) > 1 else ""
+    return f"{signed(result.mean)}{interval}" if result.seeds else ""
+
+
+def signed(value: float) -> str:
+    return f"{round(value, 2) + 0.0:+.2f}"  # the sum turns -0.0 into 0.0
 
 
 def gains(lines: list[Line]) -> list[tuple[str, float, float, float]]:
@@ -121,8 +125,8 @@ def plot(points: list[tuple[str, float, float, float]], path: Path) -> None:
 def tables(lines: list[Line]) -> str:
     """The whole page."""
     parts = ["# Results on photographs", "", HEAD]
-    for title, seeds in (("Confirming seeds", CONFIRMING), ("Development seeds", DEVELOPMENT)):
-        some = [line for line in lines if line["seed"] in seeds]
+    for title, development in (("Confirming seeds", False), ("Development seeds", True)):
+        some = [line for line in lines if (line["seed"] in DEVELOPMENT) == development]
         for pair in PAIRS:
             if any(line["pair"] == pair for line in some):
                 parts += ["", f"## {title}, {pair}", "", *arm_table(some, pair)]
