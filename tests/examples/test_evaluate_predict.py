@@ -108,8 +108,8 @@ NOT_THE_FILE = {
         ("released.pth", lambda path: load_networks(path)),
         ("run/checkpoint.pt", lambda path: load_networks(path.parent)),
         ("run/checkpoint.pt", lambda path: load_networks(path)),
-        ("init.pth", lambda path: load_init(torch.nn.Linear(1, 1), str(path))),
-        ("init.ckpt", lambda path: load_init(torch.nn.Linear(1, 1), str(path))),
+        ("init.pth", lambda path: load_init(torch.nn.Linear(1, 1), str(path), [])),
+        ("init.ckpt", lambda path: load_init(torch.nn.Linear(1, 1), str(path), [])),
         ("encoder.pth", lambda path: read_weights(path)),
         ("encoder.safetensors", lambda path: read_weights(path)),
     ],
@@ -369,7 +369,7 @@ def test_files_that_are_no_checkpoints(run, tmp_path):
         load_networks(tmp_path / "e.pt")
     torch.save([1, 2], tmp_path / "f.pt")
     with pytest.raises(ValueError, match=r"f\.pt: found a list, not tensors by their names"):
-        load_init(torch.nn.Linear(1, 1), str(tmp_path / "f.pt"))
+        load_init(torch.nn.Linear(1, 1), str(tmp_path / "f.pt"), [])
     with pytest.raises(ValueError, match="settings: expected those of this version, got wings besides"):
         settings_of({"method": "dacs", "wings": 2})
     done = launch("evaluate.py", str(tmp_path / "b.pt"))
@@ -433,6 +433,8 @@ def test_a_file_of_vfm_uda_is_evaluated_and_predicts(scenes, tmp_path, capsys):
 
 
 def test_defaults_and_errors_of_released_files(released, tmp_path):
+    from uda.networks.build import build_network
+
     loaded = load_networks(released)
     assert (loaded.size, loaded.window, loaded.names) == ((512, 1024), 0, CITYSCAPES_NAMES)
     with pytest.raises(ValueError, match=r"released files bring no target along; give --target LAYOUT:PATH"):
@@ -453,6 +455,12 @@ def test_defaults_and_errors_of_released_files(released, tmp_path):
             ValueError, match=r"other\.pth: expected a network of Cityscapes' classes \['road', .*got \["
         ):
             load_networks(tmp_path / "other.pth")
+        network = build_network("mit_b0", embed_dim=16)
+        with pytest.raises(
+            ValueError, match=r"other\.pth: expected a network of the data's classes \['road', .*got \["
+        ):
+            load_init(network, str(tmp_path / "other.pth"), CITYSCAPES_NAMES)
+        load_init(network, str(tmp_path / "other.pth"), other)  # the data's, in this order
 
 
 def test_released_hrda_slides_by_default(tmp_path):

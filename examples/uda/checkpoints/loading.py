@@ -84,8 +84,7 @@ def load_networks(path: str | Path, which: Sequence[str] = WHICH) -> Loaded:
             return _of_run(file, saved, which)
         state = saved.get("state_dict", saved) if isinstance(saved, dict) else None
         if isinstance(state, dict) and (is_mmcv(state) or is_vfm(state)):
-            meta = saved.get("meta")  # mmseg writes the names of the classes there
-            return _released(file, state, which, meta.get("CLASSES") if isinstance(meta, dict) else None)
+            return _released(file, state, which, names_in(saved))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
@@ -128,13 +127,20 @@ def _of_run(file: Path, saved: dict[str, Any], which: Sequence[str]) -> Loaded:
     return Loaded(file, networks, names, colours, settings.target_size, settings.eval_window, settings)
 
 
-def _released(file: Path, state: dict[str, Tensor], which: Sequence[str], names: Sequence[str] | None) -> Loaded:
+def names_in(saved: Any) -> list[str] | None:
+    """Of the classes of a released file, where it has them: mmseg writes them."""
+    meta = saved.get("meta") if isinstance(saved, dict) else None
+    names = meta.get("CLASSES") if isinstance(meta, dict) else None
+    return list(names) if names else None
+
+
+def _released(file: Path, state: dict[str, Tensor], which: Sequence[str], names: list[str] | None) -> Loaded:
     """Networks of a released file: evaluated on Cityscapes at half size; HRDA's and VFM-UDA's at full size.
 
     names: of the classes, where the file has them.
     """
-    if names and list(names) != CITYSCAPES_NAMES:
-        raise ValueError(f"expected a network of Cityscapes' classes {CITYSCAPES_NAMES}, got {list(names)}")
+    if names not in (None, CITYSCAPES_NAMES):
+        raise ValueError(f"expected a network of Cityscapes' classes {CITYSCAPES_NAMES}, got {names}")
     vfm = is_vfm(state)
     teacher = "network_ema" if vfm else "ema_model"
     has_teacher = any(key.removeprefix("module.").startswith(f"{teacher}.") for key in state)
@@ -154,14 +160,17 @@ def _released(file: Path, state: dict[str, Tensor], which: Sequence[str], names:
     return Loaded(file, networks, CITYSCAPES_NAMES, CITYSCAPES_COLOURS, size, window)
 
 
-def load_init(network: Segmentor, path: str) -> None:
-    """Loads the student of a released file into a network, strictly.
+def load_init(network: Segmentor, path: str, names: list[str]) -> None:
+    """Loads the student of a released file into a network of the classes `names`, strictly.
 
     Raises:
-        ValueError: the file does not fit the network.
+        ValueError: the file does not fit the network, or says that it is of other classes.
     """
     try:
-        load_released(network, state_dict_of(read_weights_only(Path(path))))
+        saved = read_weights_only(Path(path))
+        if (theirs := names_in(saved)) not in (None, names):
+            raise ValueError(f"expected a network of the data's classes {names}, got {theirs}")
+        load_released(network, state_dict_of(saved))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

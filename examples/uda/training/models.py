@@ -39,7 +39,7 @@ class Models:
         self.classes, self.device, self.half = classes, device, HALVES.get(settings.precision)
         network = network_of(settings, len(classes))
         if settings.init:
-            load_init(network, settings.init)
+            load_init(network, settings.init, classes.names)
         if settings.sync_batchnorm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network: Segmentor = network.to(device)

@@ -11,6 +11,7 @@ from torch import nn
 from uda.checkpoints.evaluation import predict_ids
 from uda.checkpoints.loading import load_init, load_networks
 from uda.checkpoints.released import from_released, load_released, read_weights_only, released_settings
+from uda.data.labels import CITYSCAPES_NAMES
 from uda.data.transforms import normalise
 from uda.networks.build import build_network
 
@@ -95,11 +96,11 @@ def test_weights_only(network, tmp_path):
         expected = network.eval().predict(images)
         assert torch.equal(loaded.networks["student"].predict(images), expected)
     start = build_network("vit_small_patch14_dinov2", "light", 19)
-    load_init(start, str(path))
+    load_init(start, str(path), CITYSCAPES_NAMES)
     with torch.no_grad():
         assert torch.equal(start.eval().predict(images), expected)
     with pytest.raises(ValueError, match=r"step40000.ckpt: state_dict does not fit the network: Missing"):
-        load_init(build_network("small_vit", "light", 19), str(path))
+        load_init(build_network("small_vit", "light", 19), str(path), CITYSCAPES_NAMES)
     assert load_networks(path, ("student",)).networks.keys() == {"student"}
 
 
