@@ -113,10 +113,11 @@ def blocks(pairs: list[str], arms: list[str], seeds: list[int]) -> list[tuple[st
 QUEUE: list[tuple[str, list[str], list[int]]] = [
     *blocks(BOTH, [BASE, MRM_ON_IT, VISIBLE, LONGER, *ENDS, *CONTROLS, AUGMENTED], [211]),
     *blocks(BOTH, [BASE, MRM_ON_IT, LONGER, VISIBLE, AUGMENTED, VISIBLE_AUGMENTED], [210]),
+    *blocks(["drawn-camvid"], [BASE, AUGMENTED, LONGER], [212, 213, 214, 215]),
     *blocks(["drawn-camvid"], list(MIC), [210]),
     *blocks(["scenes-far", "scenes-near", "scenes"], [BASE, MRM_ON_IT], [100, 101]),
     *blocks(["scenes-far"], [LONGER, f"{BASE}+nothing masked", f"{BASE}+mask only"], [101]),
-    *blocks(["eighth-camvid"], ["source only", BASE, MRM_ON_IT, LONGER, VISIBLE], [202, 203]),
+    *blocks(["eighth-camvid"], ["source only", BASE, MRM_ON_IT, LONGER], [202, 203]),
 ]
 
 # (a, b): a - b is reported where both have runs; besides, all that is on top of the baseline minus the baseline
