@@ -90,7 +90,6 @@ MRM_ON_IT, LONGER = f"{BASE}+mrm", f"{BASE}, MRM's time"
 VISIBLE = f"{MRM_ON_IT}, visible alone"
 AUGMENTED, VISIBLE_AUGMENTED = f"{MRM_ON_IT}, augmented", f"{VISIBLE}, augmented"
 HELP = [f"{MRM_ON_IT}, each pixel", VISIBLE, AUGMENTED, VISIBLE_AUGMENTED]  # the first has its runs, and has left
-FRESH = {AUGMENTED: 212}  # an arm that earlier confirming seeds picked -> the first of the seeds that confirm it
 CONTROLS = [f"{BASE}+{name}" for name in ("mask only", "nothing masked", "zero", "no transformer")]
 MIC = {
     "mic, balanced": Arm("mic", OFF | BALANCE),

@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from arms import ALSO, ARMS, BASE, CONTRASTS, DEVELOPMENT, FRESH, MRM_ON_IT
+from arms import ALSO, ARMS, BASE, CONTRASTS, DEVELOPMENT, MRM_ON_IT
 from data import PAIRS
 from paired import Paired, paired
 
@@ -22,12 +22,10 @@ HEAD = """Made by `python benchmarks/photographs/report.py` from runs.jsonl. mIo
 Differences are of runs with one seed that began from the same network."""
 
 
-def of(
-    lines: list[Line], pair: str, arm: str, network: str = "student", first: int = 0
-) -> dict[tuple[int, str], float]:
-    """Seed, from `first` on, and start -> the network's mIoU, of the pair's and arm's runs that have it."""
+def of(lines: list[Line], pair: str, arm: str, network: str = "student") -> dict[tuple[int, str], float]:
+    """Seed and start -> the network's mIoU, of the pair's and arm's runs that have it."""
     own = [x for x in lines if (x["pair"], x["arm"]) == (pair, arm) and x[network] is not None]
-    return {(x["seed"], x["start"]): x[network] for x in own if x["seed"] >= first}
+    return {(x["seed"], x["start"]): x[network] for x in own}
 
 
 def final(line: Line, key: str) -> float:
@@ -63,15 +61,11 @@ def contrasts(lines: list[Line], pair: str) -> list[tuple[str, Paired, Paired]]:
     networks."""
     others = [f"{MRM_ON_IT}, {also}" for also in ALSO]  # whose baseline is another
     on_top = sorted({x["arm"] for x in lines if x["arm"].startswith((f"{BASE}+", f"{BASE},"))} - set(others))
-    pairs = [(a, b, 0) for a, b in [*((arm, BASE) for arm in on_top), *CONTRASTS]]
-    pairs += [(a, b, FRESH[a]) for a, b, _ in pairs if a in FRESH]
+    pairs = [*((arm, BASE) for arm in on_top), *CONTRASTS]
     found = []
-    for a, b, first in pairs:
-        own, other = (
-            paired(of(lines, pair, a, network, first), of(lines, pair, b, network))
-            for network in ("student", "teacher")
-        )
-        found.append((f"{a} - {b}" + (f", seeds from {first} on" if first else ""), own, other))
+    for a, b in pairs:
+        both = (paired(of(lines, pair, a, network), of(lines, pair, b, network)) for network in ("student", "teacher"))
+        found.append((f"{a} - {b}", *both))
     return [row for row in found if row[1].seeds]
 
 
