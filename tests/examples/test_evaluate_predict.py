@@ -449,13 +449,13 @@ def test_defaults_and_errors_of_released_files(released, tmp_path):
     torch.save({"state_dict": short}, tmp_path / "short.pth")
     with pytest.raises(ValueError, match=r"short\.pth: state_dict does not fit .*Missing.*classify\.bias"):
         load_networks(tmp_path / "short.pth")
+    network = build_network("mit_b0", embed_dim=16)
     for other in (CITYSCAPES_NAMES[::-1], CITYSCAPES_NAMES[:16]):  # 19 ids that mean something else, and fewer
         torch.save({"meta": {"CLASSES": tuple(other)}, "state_dict": student}, tmp_path / "other.pth")
         with pytest.raises(
             ValueError, match=r"other\.pth: expected a network of Cityscapes' classes \['road', .*got \["
         ):
             load_networks(tmp_path / "other.pth")
-        network = build_network("mit_b0", embed_dim=16)
         with pytest.raises(
             ValueError, match=r"other\.pth: expected a network of the data's classes \['road', .*got \["
         ):

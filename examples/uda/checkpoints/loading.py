@@ -84,7 +84,8 @@ def load_networks(path: str | Path, which: Sequence[str] = WHICH) -> Loaded:
             return _of_run(file, saved, which)
         state = saved.get("state_dict", saved) if isinstance(saved, dict) else None
         if isinstance(state, dict) and (is_mmcv(state) or is_vfm(state)):
-            return _released(file, state, which, names_in(saved))
+            check_names(saved, CITYSCAPES_NAMES, "Cityscapes'")
+            return _released(file, state, which)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
@@ -127,20 +128,19 @@ def _of_run(file: Path, saved: dict[str, Any], which: Sequence[str]) -> Loaded:
     return Loaded(file, networks, names, colours, settings.target_size, settings.eval_window, settings)
 
 
-def names_in(saved: Any) -> list[str] | None:
-    """Of the classes of a released file, where it has them: mmseg writes them."""
-    meta = saved.get("meta") if isinstance(saved, dict) else None
-    names = meta.get("CLASSES") if isinstance(meta, dict) else None
-    return list(names) if names else None
+def check_names(saved: Any, names: list[str], whose: str) -> None:
+    """Raises ValueError where a released file names other classes than these or orders them otherwise.
 
-
-def _released(file: Path, state: dict[str, Tensor], which: Sequence[str], names: list[str] | None) -> Loaded:
-    """Networks of a released file: evaluated on Cityscapes at half size; HRDA's and VFM-UDA's at full size.
-
-    names: of the classes, where the file has them.
+    mmseg writes the names; files without them pass.
     """
-    if names not in (None, CITYSCAPES_NAMES):
-        raise ValueError(f"expected a network of Cityscapes' classes {CITYSCAPES_NAMES}, got {names}")
+    meta = saved.get("meta") if isinstance(saved, dict) else None
+    theirs = meta.get("CLASSES") if isinstance(meta, dict) else None
+    if theirs and list(theirs) != names:
+        raise ValueError(f"expected a network of {whose} classes {names}, got {list(theirs)}")
+
+
+def _released(file: Path, state: dict[str, Tensor], which: Sequence[str]) -> Loaded:
+    """Networks of a released file: evaluated on Cityscapes at half size; HRDA's and VFM-UDA's at full size."""
     vfm = is_vfm(state)
     teacher = "network_ema" if vfm else "ema_model"
     has_teacher = any(key.removeprefix("module.").startswith(f"{teacher}.") for key in state)
@@ -168,8 +168,7 @@ def load_init(network: Segmentor, path: str, names: list[str]) -> None:
     """
     try:
         saved = read_weights_only(Path(path))
-        if (theirs := names_in(saved)) not in (None, names):
-            raise ValueError(f"expected a network of the data's classes {names}, got {theirs}")
+        check_names(saved, names, "the data's")
         load_released(network, state_dict_of(saved))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
