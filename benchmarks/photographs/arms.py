@@ -117,8 +117,7 @@ QUEUE: list[tuple[str, list[str], list[int]]] = [
     *blocks(["scenes-far", "scenes-near", "scenes"], [BASE, MRM_ON_IT], [100, 101]),
     *blocks(["scenes-far"], [LONGER, f"{BASE}+nothing masked", f"{BASE}+mask only"], [101]),
     *blocks(["eighth-camvid"], ["source only", BASE, MRM_ON_IT, LONGER], [202, 203]),
-    *blocks(["scenes-far"], [BASE, MRM_ON_IT, LONGER, f"{BASE}+nothing masked", f"{BASE}+mask only"], [201, 202]),
-    *blocks(["eighth-camvid"], [BASE, MRM_ON_IT, LONGER], [204, 205, 206]),
+    *blocks(["scenes-far"], [BASE, MRM_ON_IT, LONGER], [201, 202]),
 ]
 
 # (a, b): a - b is reported where both have runs; besides, all that is on top of the baseline minus the baseline
