@@ -122,7 +122,7 @@ QUEUE: list[tuple[str, list[str], list[int]]] = [
 
 # (a, b): a - b is reported where both have runs; besides, all that is on top of the baseline minus the baseline
 ALSO = ("slow teacher", "noise 0.3", "long")  # what the baseline is then given too; they have their runs
-CONTRASTS = [(PLAIN, "source only"), (BASE, "source only"), (BASE, PLAIN)]
+CONTRASTS = [("source only", PLAIN), ("source only", BASE), (BASE, PLAIN)]
 CONTRASTS += [(arm, PLAIN) for arm in ARMS if arm.startswith(f"{PLAIN}+")]
 CONTRASTS += [(arm, LONGER) for arm in (MRM_ON_IT, *HELP)]
 CONTRASTS += [*((arm, MRM_ON_IT) for arm in HELP), *((MRM_ON_IT, arm) for arm in CONTROLS)]
