@@ -118,6 +118,7 @@ QUEUE: list[tuple[str, list[str], list[int]]] = [
     *blocks(["scenes-far"], [LONGER, f"{BASE}+nothing masked", f"{BASE}+mask only"], [101]),
     *blocks(["eighth-camvid"], ["source only", BASE, MRM_ON_IT, LONGER], [202, 203]),
     *blocks(["scenes-far"], [BASE, MRM_ON_IT, LONGER], [201, 202]),
+    *blocks(["scenes-far"], [f"{BASE}+nothing masked"], [201]),
 ]
 
 # (a, b): a - b is reported where both have runs; besides, all that is on top of the baseline minus the baseline

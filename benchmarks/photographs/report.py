@@ -122,11 +122,18 @@ def plot(points: list[tuple[str, float, float, float]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def kind(line: Line) -> str:
+    """Under which title a run is reported: no setting was chosen by runs on drawn targets."""
+    if line["pair"].startswith("scenes"):
+        return "All seeds"
+    return "Development seeds" if line["seed"] in DEVELOPMENT else "Confirming seeds"
+
+
 def tables(lines: list[Line]) -> str:
     """The whole page."""
     parts = ["# Results on photographs", "", HEAD]
-    for title, development in (("Confirming seeds", False), ("Development seeds", True)):
-        some = [line for line in lines if (line["seed"] in DEVELOPMENT) == development]
+    for title in ("Confirming seeds", "All seeds", "Development seeds"):
+        some = [line for line in lines if kind(line) == title]
         for pair in PAIRS:
             if any(line["pair"] == pair for line in some):
                 parts += ["", f"## {title}, {pair}", "", *arm_table(some, pair)]
