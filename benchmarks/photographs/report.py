@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from arms import ALSO, ARMS, BASE, CONTRASTS, DEVELOPMENT, MRM_ON_IT
-from data import PAIRS
+from data import GAPS, PAIRS
 from paired import Paired, paired
 
 RESULTS = Path(__file__).parent / "results"
@@ -124,7 +124,8 @@ def plot(points: list[tuple[str, float, float, float]], path: Path) -> None:
 
 def kind(line: Line) -> str:
     """Under which title a run is reported: no setting was chosen by runs on drawn targets."""
-    if line["pair"].startswith("scenes"):
+    _, target, _ = PAIRS[line["pair"]]
+    if target in GAPS:
         return "All seeds"
     return "Development seeds" if line["seed"] in DEVELOPMENT else "Confirming seeds"
 
